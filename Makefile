@@ -1,0 +1,41 @@
+# Every target works in a fresh clone on Debian with git, make and python3. `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help demo test check fix bench sim clean
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.installed: pyproject.toml constraints.txt scripts/install
+	@scripts/install --venv $(VENV) --python $(PYTHON)
+	@touch $@
+
+demo: $(VENV)/.installed  ## The whole line on loopback: forge, five devices, a rollback, an attacker (ARGS=--exit to stop at the end)
+	@scripts/install --apt-only demo
+	@$(BIN)/python -m demo $(ARGS)
+
+test: $(VENV)/.installed  ## All tests (services are installed from Debian and run on loopback)
+	@scripts/install --apt-only test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed  ## Format, lint, types, layers, tidiness, docs
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m pytest -q tests/tidy
+
+fix: $(VENV)/.installed  ## Mend what a tool can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.installed  ## Measure, with targets beside results
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+sim: $(VENV)/.installed  ## Simulate a fleet: make sim SEED=7
+	@$(BIN)/drupelet sim run --seed $(or $(SEED),1) $(ARGS)
+
+clean:  ## Remove what these targets made
+	rm -rf $(VENV) build dist out

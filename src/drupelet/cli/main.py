@@ -1,0 +1,91 @@
+"""`drupelet`: the entry point. Nouns are imported when they are used, so that a device never loads server code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from drupelet import __version__
+from drupelet.core.errors import DrupeletError
+
+NOUNS = {
+    "agent": "The device's update agent: run, status, history, rollback, install.",
+    "depot": "Where artifacts lie: serve a folder over HTTP.",
+    "device": "Devices of the fleet: list, approve, why, label, remove.",
+    "fleet": "The fleet server: run it, make tokens, migrate its store.",
+    "forge": "From a checkpoint to a signed, published release.",
+    "gateway": "The device's OpenAI-compatible endpoint.",
+    "keys": "Make and show signing keys.",
+    "release": "Releases of the fleet: list, show, add, condemn.",
+    "rollout": "Staged rollouts: start, watch, pause, resume, abort, rollback.",
+    "sim": "Run the production decisions in a simulated world.",
+}
+
+
+def _missing(noun: str, error: ModuleNotFoundError) -> DrupeletError:
+    extra = {"fleet": "fleet", "forge": "forge", "gateway": "gateway", "depot": "fleet", "sim": "all"}.get(noun, "all")
+    return DrupeletError(
+        f"`drupelet {noun}` needs {error.name}, which is not installed here",
+        fix=f"install it with: pip install 'drupelet[{extra}]'",
+    )
+
+
+def build(wanted: set[str]) -> typer.Typer:
+    """Return the command tree with the nouns in `wanted` whole and the others by name and help only."""
+    root = typer.Typer(
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    root.callback()(_root)
+    for noun, says in NOUNS.items():
+        if noun in wanted:
+            try:
+                app = importlib.import_module(f"drupelet.cli.{noun}").app
+            except ModuleNotFoundError as error:
+                raise _missing(noun, error) from error
+        else:
+            app = typer.Typer()
+            app.callback()(lambda: None)
+        root.add_typer(app, name=noun, help=says, no_args_is_help=True)
+    return root
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"drupelet {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Ship generative models to fleets of Raspberry Pis: signed, staged, judged by evidence, taken back by themselves.
+
+    Example: drupelet rollout start kiosk/1.2 --to 'site=lab' --stages 1,3,5
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command and exit with its code; every foreseen error is one line on standard error."""
+    given = sys.argv[1:] if arguments is None else arguments
+    completing = any(name.endswith("_COMPLETE") for name in os.environ)
+    try:
+        build(set(NOUNS) if completing else {word for word in given[:1] if word in NOUNS})(given, prog_name="drupelet")
+    except DrupeletError as error:
+        print(f"drupelet: {error.line()}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader (`| head`) has had enough; let the interpreter's last flush go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

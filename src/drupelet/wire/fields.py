@@ -1,0 +1,29 @@
+"""Field types with their bounds. All sizes are bytes, all times milliseconds, all counts >= 0."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+NameText = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$")]
+VersionText = Annotated[str, Meta(max_length=32, pattern=r"^(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){1,2}$")]
+ReleaseText = Annotated[
+    str,
+    Meta(
+        max_length=97,
+        pattern=r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*/(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){1,2}$",
+    ),
+]
+DigestText = Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}$")]
+Sentence = Annotated[str, Meta(max_length=1000)]
+Label = Annotated[str, Meta(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?)?$")]
+LabelKey = Annotated[str, Meta(max_length=63, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")]
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Bytes = Annotated[int, Meta(ge=0, le=2**53)]
+Milliseconds = Annotated[int, Meta(ge=0, le=2**53)]
+EpochMs = Annotated[int, Meta(ge=0, le=2**53)]
+"""Unix time in milliseconds, as the sender's clock has it: a device's may be wrong."""
+NonNegative = Annotated[float, Meta(ge=0)]
+Celsius = Annotated[float, Meta(ge=-60, le=200)]
+BootId = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
