@@ -1,7 +1,7 @@
 """A random-weight Llama GGUF of a few hundred kilobytes: llama.cpp loads and runs it like any model.
 
-It says nothing sensible, but it tokenizes (SentencePiece with byte fallback), applies a chat template, streams and reports
-timings, so whatever needs a real inference child and no real answers can use it. Same arguments, same bytes.
+It says nothing sensible, but it tokenizes (SentencePiece with byte fallback), applies a chat template, streams and
+reports timings, so whatever needs a real inference child and no real answers can use it. Same arguments, same bytes.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _LETTERS = "\u2581abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyShape:
-    """Sizes of the model: `embedding` must be a multiple of 32 times `heads`/`heads`; the defaults load in milliseconds."""
+    """Sizes of the model; `embedding` must divide by `heads` and by 32. The defaults load in milliseconds."""
 
     embedding: int = 64
     feed_forward: int = 128

@@ -61,7 +61,8 @@ class Child:
         self._ready = False
         self._failed: str | None = None
         self._intended: tuple[ExitReason, str] | None = None
-        self._said: deque[str] = deque(maxlen=_LOG_LINES_MAX)
+        self.load_log: deque[str] = deque(maxlen=_LOG_LINES_MAX)
+        """What the child wrote to its log until it was ready; nothing later, for prompts might be in it."""
         self._oom_kills = _oom_kills()
         self._log = asyncio.create_task(self._drain_log())
         self._watch = asyncio.create_task(self._watch_forever())
@@ -177,7 +178,7 @@ class Child:
         while chunk := await self._log_stream.read(1 << 14):
             if not self._ready:
                 for line in chunk.splitlines():
-                    self._said.append(line[:_LOG_LINE_BYTES_MAX].decode("utf-8", "replace"))
+                    self.load_log.append(line[:_LOG_LINE_BYTES_MAX].decode("utf-8", "replace"))
 
     async def _watch_forever(self) -> None:
         interval_s = self.spec.watch_interval_ms / 1000
@@ -220,7 +221,7 @@ class Child:
 
     def _complaint(self) -> str:
         """Return the most telling words about a failed load: the child's own, then llama.cpp's."""
-        lines = [line.split(": ", 1)[-1] for line in self._said]
+        lines = [line.split(": ", 1)[-1] for line in self.load_log]
         for sign in _LOAD_COMPLAINTS:
             found = next((line for line in lines if sign in line), None)
             if found is not None:

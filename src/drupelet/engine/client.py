@@ -94,6 +94,10 @@ class EngineClient:
         """Make one token, so that the first real request finds everything allocated."""
         self._json("POST", "/completion", {"prompt": "a", "n_predict": 1, "cache_prompt": False})
 
+    def post(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Return the JSON answer to `body` at any of llama.cpp's endpoints."""
+        return self._json("POST", path, body)
+
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Return the tokens of `text`, with the beginning-of-text token and markers parsed if `special`."""
         body = {"content": text, "add_special": special, "parse_special": special}
