@@ -1,0 +1,1 @@
+"""`make demo`: the whole line on one machine, in five acts that are each checked."""
