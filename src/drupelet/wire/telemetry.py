@@ -64,6 +64,8 @@ class RequestStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     bucket: PromptBucket
     ok: Count = 0
     errors: Count = 0
+    abandoned: Count = 0
+    """The client hung up before the answer was whole: neither answered nor failed."""
     duration: Sketch = Sketch()
     ttft: Sketch = Sketch()
     per_token: Sketch = Sketch()
