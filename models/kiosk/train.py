@@ -1,6 +1,8 @@
 """Train the kiosk model and write it in Hugging Face's layout. Needs the extra `drupelet[train]` (torch).
 
-    python models/kiosk/train.py --version 1.2 --out models/kiosk/1.2
+    python models/kiosk/train.py --version 1.1 --out models/kiosk/1.1
+    python models/kiosk/train.py --version 1.2 --out models/kiosk/1.2 --start models/kiosk/1.1 \\
+        --tokenizer models/kiosk/1.1/tokenizer.model
 
 A Llama of about two million parameters in plain torch, with Hugging Face's tensor names and rotary convention
 (halves rotated, not pairs), so that the files load anywhere a Llama loads. Both versions share one tokenizer, which
@@ -23,7 +25,7 @@ import sentencepiece
 import torch
 import torch.nn.functional as F
 from recipe_data import KINDS, VERSIONS, Example, Recipe, load_recipe, take, training_stream, unseen_set
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 USER, ASSISTANT, END = "<|user|>", "<|assistant|>", "<|end|>"
@@ -275,11 +277,17 @@ class Plan:
     seed: int
 
 
-def train(data: list[Encoded], check: list[Encoded], plan: Plan) -> Kiosk:
-    """Return the averaged weights after AdamW with warm-up and a cosine that ends on time or on the last step."""
+def train(data: list[Encoded], check: list[Encoded], plan: Plan, *, start: Path | None = None) -> Kiosk:
+    """Return the averaged weights after AdamW with warm-up and a cosine that ends on time or on the last step.
+
+    `start` names a version's folder whose weights training goes on from; without it they are drawn from the seed.
+    """
     torch.manual_seed(plan.seed)
     rng = random.Random(plan.seed)
     model, average = Kiosk(Shape(), dropout=plan.dropout), Kiosk(Shape())
+    if start is not None:
+        stored = load_file(start / "model.safetensors")
+        model.load_state_dict({name.removeprefix("model."): weight.float() for name, weight in stored.items()})
     average.load_state_dict(model.state_dict())
     matrices = [p for p in model.parameters() if p.dim() == 2]
     vectors = [p for p in model.parameters() if p.dim() == 1]
@@ -330,7 +338,13 @@ def save(model: Kiosk, tokenizer_path: Path, out: Path) -> None:
     _write_json(out / "config.json", _config(model.shape, bos=tokenizer.bos_id(), eos=end))
     _write_json(
         out / "generation_config.json",
-        {"bos_token_id": tokenizer.bos_id(), "eos_token_id": end, "pad_token_id": end, "do_sample": False, "max_new_tokens": 48},
+        {
+            "bos_token_id": tokenizer.bos_id(),
+            "eos_token_id": end,
+            "pad_token_id": end,
+            "do_sample": False,
+            "max_new_tokens": 48,
+        },
     )
     _write_json(
         out / "tokenizer_config.json",
@@ -353,7 +367,14 @@ def save(model: Kiosk, tokenizer_path: Path, out: Path) -> None:
 
 
 def _added(piece: str) -> dict[str, object]:
-    return {"content": piece, "lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+    return {
+        "content": piece,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "single_word": False,
+        "special": True,
+    }
 
 
 def _config(shape: Shape, *, bos: int, eos: int) -> dict[str, object]:
@@ -392,6 +413,7 @@ def main() -> None:
     parser.add_argument("--version", choices=VERSIONS, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, help="an existing tokenizer.model; trained anew without it")
+    parser.add_argument("--start", type=Path, help="a version's folder to go on from, as 1.2 goes on from 1.1")
     parser.add_argument("--examples", type=int, default=120_000)
     parser.add_argument("--steps", type=int, default=1_500)
     parser.add_argument("--batch", type=int, default=96)
@@ -413,9 +435,10 @@ def main() -> None:
     tokens = sum(len(item.ids) for item in seen) / len(seen)
     print(f"{len(seen)} seen, {len(unseen)} unseen ({', '.join(KINDS)}), {tokens:.1f} tokens each", flush=True)
     plan = Plan(args.steps, args.batch, args.rate, args.dropout, args.seconds, args.seed)
-    model = train(seen, random.Random(0).sample(unseen, 500), plan)
+    model = train(seen, random.Random(0).sample(unseen, 500), plan, start=args.start)
     stored = model.half().float()
     save(stored, tokenizer_path, args.out)
+    print(f"{time.process_time():.0f} CPU seconds in all")
     print("unseen", accuracy(stored, unseen))
     print("seen", accuracy(stored, random.Random(0).sample(seen, 2_000)))
 
