@@ -1,0 +1,72 @@
+"""From a checkpoint to its variants, each published whole or not at all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from drupelet.core.names import VariantName
+from drupelet.durable.port import Disk
+from drupelet.forge.checkpoint import Checkpoint
+from drupelet.forge.errors import CheckpointBad
+from drupelet.forge.formats import FORMATS
+from drupelet.forge.formats.port import Artifact, Progress
+
+CONVERTER = "drupelet embedded"
+"""Named in the manifest's provenance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A variant to make."""
+
+    name: VariantName
+    quantization: str
+    file_format: str = "gguf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Converted:
+    """A variant that was made, and how long it took in milliseconds."""
+
+    wanted: Wanted
+    artifact: Artifact
+    duration_ms: float
+
+
+def convert(
+    checkpoint: Checkpoint,
+    wanted: Sequence[Wanted],
+    folder: Path,
+    *,
+    model_name: str,
+    disk: Disk,
+    progress: Progress = lambda _doing, _done, _total: None,
+) -> tuple[Converted, ...]:
+    """Write each wanted variant into `folder` as `<name>.<format>`. Same input, same bytes.
+
+    Raises `CheckpointBad` (also for a NaN met while reading), the disk's errors, `BadInput` for unknown formats.
+    """
+    needed = 0
+    for one in wanted:
+        # f16 takes two bytes a weight and nothing takes more; known before hours of work, not after.
+        needed += checkpoint.parameters * {"q8_0": 34, "q4_0": 20}.get(one.quantization, 64) // 32
+    free = disk.free_bytes(folder)
+    if needed > free:
+        what = f"the variants take about {needed >> 20} MiB and {free >> 20} MiB are free"
+        raise CheckpointBad(what, where=str(folder), fix="free space or choose another folder")
+    made: list[Converted] = []
+    for one in wanted:
+        begun = time.monotonic()
+        artifact = FORMATS[one.file_format].write(
+            checkpoint,
+            folder / f"{one.name}.{one.file_format}",
+            quantization=one.quantization,
+            model_name=model_name,
+            disk=disk,
+            progress=progress,
+        )
+        made.append(Converted(wanted=one, artifact=artifact, duration_ms=(time.monotonic() - begun) * 1000))
+    return tuple(made)

@@ -1,0 +1,40 @@
+"""What the forge may refuse, and why.
+
+BadInput (core)
+|- CheckpointBad          the checkpoint is damaged, incomplete or contradicts itself
+|  `- Unsupported         it is whole, but not of a kind that this converter knows
+`- RecipeBad              the recipe is malformed or asks for what is not there
+Refused (core)
+`- EvaluationRefused      a variant breaks a budget or fails a canonical prompt; `findings` says which
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from drupelet.core.errors import BadInput, Refused
+
+
+class CheckpointBad(BadInput):
+    """Damaged, incomplete, or contradicting itself."""
+
+
+class Unsupported(CheckpointBad):
+    """Whole, but not of a kind that this converter knows."""
+
+
+class RecipeBad(BadInput):
+    """Malformed, or asking for what is not there."""
+
+
+class EvaluationRefused(Refused):
+    """A budget is broken or a canonical prompt fails. Nothing is packed."""
+
+    def __init__(self, findings: Sequence[str], *, where: str = "") -> None:
+        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+        super().__init__(
+            f"the evaluation refuses this release: {findings[0]}{more}",
+            where=where,
+            fix="mend the model or the recipe; --override-evaluation REASON packs it anyway and signs the reason",
+        )
+        self.findings = tuple(findings)

@@ -1,0 +1,11 @@
+"""The file formats a release may be made of, one module each, registered by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from drupelet.forge.formats.gguf import GgufFormat
+from drupelet.forge.formats.port import Format
+
+FORMATS: Mapping[str, Format] = {fmt.name: fmt for fmt in (GgufFormat(),)}
+"""Format name, as the manifest writes it -> its writer."""
