@@ -42,13 +42,14 @@ def mean_log(histogram: Histogram) -> float:
 
 
 def quantile(histogram: Histogram, fraction: float) -> float:
-    """Return the smallest value in seconds at or below which at least `fraction` of the requests lie."""
-    wanted, seen, value = fraction * total(histogram), 0, math.nan
-    for value, count in sorted(histogram):
+    """Return the smallest value in seconds at or below which at least `fraction` of the requests lie (not empty)."""
+    ordered = sorted(histogram)
+    wanted, seen = fraction * total(histogram), 0
+    for value, count in ordered:
         seen += count
         if seen >= wanted:
-            break
-    return value
+            return value
+    return ordered[-1][0]
 
 
 def mean_log_excess(histogram: Histogram, threshold: float, *, power: int = 1) -> float:

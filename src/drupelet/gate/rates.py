@@ -2,8 +2,8 @@
 
 A ratio of rare events is out of reach (some 110 of them would be needed to tell 1.25x), so errors pass by an absolute
 cap. The e-value below is the likelihood ratio of rates well below the cap to the cap itself; it has mean at most 1
-whenever each request, given those before it, fails with probability at least the cap. Bursts of errors break that
-assumption in the cautious direction only for rates that stay above the cap throughout; the limits are in the docs.
+whenever each request, given those before it, fails with probability at least the cap. It says nothing about a release
+whose errors come in bursts: one that was below the cap so far, and will be above it later, has been below it so far.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ INTERVAL_STEPS = 60
 def log_evidence_below(*, events: int, trials: int, cap: float) -> float:
     """Return the log e-value against "the rate is at least `cap`", 0 < cap < 1."""
     terms = [
-        math.log(weight)
-        + events * math.log(share)
-        + (trials - events) * (math.log1p(-share * cap) - math.log1p(-cap))
+        math.log(weight) + events * math.log(share) + (trials - events) * (math.log1p(-share * cap) - math.log1p(-cap))
         for share, weight in BELOW
     ]
     top = max(terms)

@@ -26,9 +26,9 @@ from .pairs import BlockStats, Pair
 TAIL_FRACTION = 0.1
 """The slowest tenth of a device's requests is its tail."""
 
-TAIL_BATCH_REQUESTS = 20
-"""Requests per arm in one score of the tail's *effect*: two slow ones are expected in it. With fewer, most scores are
-exactly 0 and a few are huge, and a margin could be met by the blocks in which nothing slow happened to occur."""
+TAIL_BATCH_REQUESTS = 10
+"""Requests per arm in one score of the tail's *effect*, so that a slow one is expected in it. With fewer, most scores
+are exactly 0 and a few are huge, and the blocks in which nothing slow happened to occur would meet the margin."""
 
 
 class Metric(Enum):
@@ -151,7 +151,8 @@ class _Builder:
             past[value] += count
         threshold = quantile(tuple(past.items()), 1.0 - TAIL_FRACTION)
         plain, squared = (
-            (mean_log_excess(new, threshold, power=power) - mean_log_excess(old, threshold, power=power)) / TAIL_FRACTION
+            (mean_log_excess(new, threshold, power=power) - mean_log_excess(old, threshold, power=power))
+            / TAIL_FRACTION
             for power in (1, 2)
         )
         batch = self.batches.setdefault(pair.device, _Batch())
