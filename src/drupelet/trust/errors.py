@@ -1,0 +1,72 @@
+"""What can go wrong between bytes and trust.
+
+Untrusted (core)
+`- NotTrusted          metadata, an order or a manifest is not what the right keys signed; `.reason` says how
+Unavailable (core)
+|- RepositoryMissing   the repository answers, and lacks a file every repository has
+`- StagingFailed       the temporary folder for metadata cannot be written
+NotAllowed (core)
+|- KeyFileUnsafe       others may read the key file
+`- WrongPassphrase     the passphrase does not open the key
+BadInput (core)
+|- BadKeyFile          not an encrypted Ed25519 key, or not the key the root names
+`- WeakPassphrase      too short to protect a key file that is copied
+NotFound (core)
+`- NoKey               this key ring does not hold the key
+Conflict (core)
+|- AlreadyThere        keys, a repository or a release of that name exist
+`- ClockUnlikely       the signer's clock contradicts what it signed before
+"""
+
+from __future__ import annotations
+
+from drupelet.core.errors import BadInput, Conflict, NotAllowed, NotFound, Unavailable, Untrusted
+from drupelet.core.states import Reason
+
+
+class NotTrusted(Untrusted):
+    """Metadata, an order or a manifest is not what the right keys signed for this device."""
+
+    def __init__(self, what: str, *, reason: Reason, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.reason = reason
+
+
+class RepositoryMissing(Unavailable):
+    """The repository answers, and lacks a file every repository has."""
+
+    reason = Reason.SERVER_UNREACHABLE
+
+
+class StagingFailed(Unavailable):
+    """The temporary folder for metadata cannot be written."""
+
+    reason = Reason.DISK_ERROR
+
+
+class KeyFileUnsafe(NotAllowed):
+    """Others may read the key file."""
+
+
+class WrongPassphrase(NotAllowed):
+    """The passphrase does not open the key."""
+
+
+class BadKeyFile(BadInput):
+    """Not an encrypted Ed25519 key, or not the key the root names."""
+
+
+class WeakPassphrase(BadInput):
+    """Too short to protect a key file that is copied."""
+
+
+class NoKey(NotFound):
+    """This key ring does not hold the key."""
+
+
+class AlreadyThere(Conflict):
+    """Keys, a repository or a release of that name exist."""
+
+
+class ClockUnlikely(Conflict):
+    """The signer's clock contradicts what it signed before."""
