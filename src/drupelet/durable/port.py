@@ -31,6 +31,7 @@ from typing import Protocol
 
 from drupelet.core.errors import Conflict, Unavailable
 from drupelet.core.names import Digest
+from drupelet.core.states import Reason
 
 CHUNK_BYTES = 1 << 20
 """Read and hash in pieces of 1 MiB: past 256 KiB the hash, not the call, takes the time."""
@@ -39,9 +40,13 @@ CHUNK_BYTES = 1 << 20
 class DiskBroken(Unavailable):
     """The disk answered with an error."""
 
+    reason = Reason.DISK_ERROR
+
 
 class DiskFull(DiskBroken):
     """No space, no inodes, or a quota."""
+
+    reason = Reason.DISK_FULL
 
 
 class ReadOnlyDisk(DiskBroken):

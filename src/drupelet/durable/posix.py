@@ -43,13 +43,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _make_folder(folder: Path) -> None:
+def _make_folder(folder: Path, mode: int) -> None:
     """Make `folder` and those above it, each made durable in the one that holds it."""
     if folder.is_dir():
         return
-    _make_folder(folder.parent)
+    _make_folder(folder.parent, mode)
     with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
+        folder.mkdir(mode=mode)
         _sync_folder(folder.parent)
 
 
@@ -62,10 +62,10 @@ def _write_all(descriptor: int, data: bytes) -> None:
 class PosixPartFile:
     """A part file on a real disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, folder_mode: int) -> None:
         self._path = path
         with _said_plainly(path, "open part file"):
-            _make_folder(path.parent)
+            _make_folder(path.parent, folder_mode)
             self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self._size = os.fstat(self._descriptor).st_size
 
@@ -75,7 +75,13 @@ class PosixPartFile:
 
     def write(self, data: bytes) -> None:
         with _said_plainly(self._path, "write"):
-            _write_all(self._descriptor, data)
+            try:
+                _write_all(self._descriptor, data)
+            except OSError:
+                # A full disk may have taken some of it: take that back, so that the file holds whole writes only.
+                with suppress(OSError):
+                    os.ftruncate(self._descriptor, self._size)
+                raise
         self._size += len(data)
 
     def sync(self) -> None:
@@ -102,10 +108,17 @@ class PosixPartFile:
 
 
 class PosixDisk:
-    """Implements `Disk` with fsync of file and folder, and rename."""
+    """Implements `Disk` with fsync of file and folder, and rename.
+
+    Folders it makes are its owner's alone; a depot that a web server of another user serves wants `folder_mode=0o755`.
+    """
+
+    def __init__(self, *, folder_mode: int = 0o700) -> None:
+        self._folder_mode = folder_mode
 
     def exists(self, path: Path) -> bool:
-        return path.exists()
+        with _said_plainly(path, "look up"):
+            return path.exists()
 
     def size(self, path: Path) -> int:
         with _said_plainly(path, "read"):
@@ -144,7 +157,7 @@ class PosixDisk:
     def replace(self, path: Path, data: bytes, *, mode: int = 0o600) -> None:
         temporary = path.with_name(path.name + TEMPORARY_SUFFIX)
         with _said_plainly(path, "write"):
-            _make_folder(path.parent)
+            _make_folder(path.parent, self._folder_mode)
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
             try:
                 _write_all(descriptor, data)
@@ -161,7 +174,7 @@ class PosixDisk:
 
     def append(self, path: Path, data: bytes) -> None:
         with _said_plainly(path, "append"):
-            _make_folder(path.parent)
+            _make_folder(path.parent, self._folder_mode)
             fresh = not path.exists()
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
@@ -189,11 +202,11 @@ class PosixDisk:
                 os.close(descriptor)
 
     def part(self, path: Path) -> PosixPartFile:
-        return PosixPartFile(path)
+        return PosixPartFile(path, folder_mode=self._folder_mode)
 
     def publish(self, part: Path, final: Path, *, mode: int = 0o444) -> None:
         with _said_plainly(part, "publish"):
-            _make_folder(final.parent)
+            _make_folder(final.parent, self._folder_mode)
             descriptor = os.open(part, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 os.fchmod(descriptor, mode)
@@ -208,7 +221,7 @@ class PosixDisk:
     def link(self, source: Path, name: Path) -> None:
         temporary = name.with_name(name.name + TEMPORARY_SUFFIX)
         with _said_plainly(source, "link"):
-            _make_folder(name.parent)
+            _make_folder(name.parent, self._folder_mode)
             with suppress(FileNotFoundError):
                 temporary.unlink()
             os.link(source, temporary)
@@ -226,7 +239,7 @@ class PosixDisk:
     @contextmanager
     def lock(self, path: Path, *, holder: str) -> Iterator[None]:
         with _said_plainly(path, "lock"):
-            _make_folder(path.parent)
+            _make_folder(path.parent, self._folder_mode)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -234,8 +247,9 @@ class PosixDisk:
             except BlockingIOError as error:
                 other = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "another process"
                 raise Locked(f"held by {other}", where=str(path), fix="stop it first, or use another folder") from error
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, holder.encode(), 0)
+            with _said_plainly(path, "lock"):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, holder.encode(), 0)
             yield
         finally:
             os.close(descriptor)

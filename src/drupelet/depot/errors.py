@@ -1,0 +1,44 @@
+"""What can go wrong between a depot and a file on a disk.
+
+Untrusted (core)
+`- BlobRefused         other bytes than were signed: wrong digest, too many, too few
+Unavailable (core)
+`- SourceUnreachable   no answer, half an answer, or an answer by something that is not a depot
+NotFound (core)
+`- NoBlob              this depot does not hold it
+BadInput (core)
+`- BadAddress          not an address a depot can have
+"""
+
+from __future__ import annotations
+
+from drupelet.core.errors import BadInput, NotFound, Unavailable, Untrusted
+from drupelet.core.states import Reason
+
+
+class BlobRefused(Untrusted):
+    """Other bytes than were signed."""
+
+    def __init__(self, what: str, *, reason: Reason, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.reason = reason
+
+
+class SourceUnreachable(Unavailable):
+    """No answer, half an answer, or an answer by something that is not a depot."""
+
+    def __init__(
+        self, what: str, *, reason: Reason = Reason.SERVER_UNREACHABLE, where: str = "", fix: str = ""
+    ) -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.reason = reason
+
+
+class NoBlob(NotFound):
+    """This depot does not hold it."""
+
+    reason = Reason.SERVER_UNREACHABLE
+
+
+class BadAddress(BadInput):
+    """Not an address a depot can have."""
