@@ -1,0 +1,142 @@
+"""`gateway.toml`: every setting has a default; an unknown key is refused with the nearest known one.
+
+Times are milliseconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from drupelet.core.errors import NotFound
+from drupelet.gateway.admission import QUEUE_MAX
+from drupelet.gateway.errors import BadConfig
+from drupelet.gateway.router import CONVERSATIONS_MAX, IDLE_MS_MAX
+
+CONFIG_BYTES_MAX = 256 * 1024
+Some = Annotated[int, Meta(ge=1, le=2**40)]
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Listen(Section, frozen=True, kw_only=True):
+    """Where clients connect. Loopback unless an operator decides otherwise: there is no authentication."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Port = 8080
+    """0 takes a free one; `drupelet gateway run` says which."""
+
+
+class Limits(Section, frozen=True, kw_only=True):
+    """How much is taken on, and how long anything may take."""
+
+    queue_max: Annotated[int, Meta(ge=0, le=10_000)] = QUEUE_MAX
+    queue_ms_max: Some = 30_000
+    """Waiting in line, for a child that restarts included."""
+    body_bytes_max: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    body_ms_max: Some = 10_000
+    """From the request's head to the end of its body."""
+    request_ms_max: Some = 120_000
+    """From arrival to the last byte."""
+    write_ms_max: Some = 20_000
+    """A client that takes nothing for this long is let go."""
+    drain_ms_max: Some = 30_000
+    """An unload waits this long for requests under way, a shutdown too."""
+    conversations_max: Annotated[int, Meta(ge=1, le=1_000_000)] = CONVERSATIONS_MAX
+    conversation_idle_ms_max: Some = IDLE_MS_MAX
+
+
+class ChildSettings(Section, frozen=True, kw_only=True):
+    """How inference children run. `context_tokens` 0 takes the release's."""
+
+    threads: Annotated[int, Meta(ge=1, le=256)] = 4
+    parallel: Annotated[int, Meta(ge=1, le=64)] = 1
+    context_tokens: Annotated[int, Meta(ge=0, le=2**20)] = 0
+    nice: Annotated[int, Meta(ge=0, le=19)] = 0
+    health_ms_max: Some = 30_000
+    """Without a health answer for this long a child is hung and is killed."""
+    restart_ms_min: Some = 250
+    restart_ms_max: Some = 30_000
+    """The rest before a restart doubles from the one to the other."""
+    stable_ms: Some = 60_000
+    """After this long ready, a death is the first again."""
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    state_folder: PathText = "/var/lib/drupelet"
+    """Shared with the agent: `serve.json` and the slots lie there."""
+    runtime_folder: PathText = "/run/drupelet-gateway"
+    """Private; the children's sockets lie there."""
+    control_socket: Annotated[str, Meta(max_length=4096)] = ""
+    """Empty means `control.sock` in the state folder."""
+    listen: Listen = Listen()
+    limits: Limits = Limits()
+    child: ChildSettings = ChildSettings()
+
+    @property
+    def state(self) -> Path:
+        """The state folder."""
+        return Path(self.state_folder)
+
+    @property
+    def control(self) -> Path:
+        """Where the agent connects."""
+        return Path(self.control_socket) if self.control_socket else self.state / "control.sock"
+
+    @property
+    def serve_file(self) -> Path:
+        """What the agent committed."""
+        return self.state / "serve.json"
+
+
+def parse(text: bytes, *, where: str) -> Config:
+    """Return the configuration in `text`, or raise `BadConfig` saying which key and what would do."""
+    try:
+        table = tomllib.loads(text.decode())
+    except UnicodeDecodeError as error:
+        raise BadConfig(f"not UTF-8 at byte {error.start}", where=where) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadConfig(f"not TOML: {error}", where=where) from error
+    _refuse_unknown(table, Config, where=where, prefix="")
+    try:
+        return msgspec.convert(table, Config)
+    except msgspec.ValidationError as error:
+        raise BadConfig(str(error), where=where) from error
+
+
+def read(path: Path) -> Config:
+    """Read and parse a file; raises `NotFound` or `BadConfig`."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(CONFIG_BYTES_MAX + 1)
+    except FileNotFoundError as error:
+        fix = "write it, or name another with --config"
+        raise NotFound("there is no such configuration file", where=str(path), fix=fix) from error
+    except OSError as error:
+        raise BadConfig(f"cannot be read: {error.strerror}", where=str(path)) from error
+    if len(text) > CONFIG_BYTES_MAX:
+        raise BadConfig(f"larger than {CONFIG_BYTES_MAX} bytes", where=str(path))
+    return parse(text, where=str(path))
+
+
+def _refuse_unknown(table: dict[str, Any], kind: type[Section], *, where: str, prefix: str) -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    for key, value in table.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            fix = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
+            raise BadConfig(f"unknown setting {prefix}{key[:80]}", where=where, fix=fix)
+        section = known[key]
+        if isinstance(value, dict) and isinstance(section, type) and issubclass(section, Section):
+            _refuse_unknown(value, section, where=where, prefix=f"{prefix}{key}.")
