@@ -96,8 +96,8 @@ def test_a_quiet_night_is_neither_harm_nor_proof() -> None:
         ([], "the stage has no canary"),
         (canaries(3, silent_s=None), "no telemetry from device-0, device-1, device-2 yet"),
         ([*canaries(2), *canaries(3, silent_s=3000.0)[2:]], "no telemetry from device-2 for 50 min"),
-        (canaries(5), "device-3, device-4 still owe 1 usable pair"),
-        (canaries(8), "device-3, device-4, device-5 and 2 more still owe"),
+        (canaries(5), "device-3, device-4 have fewer than 2 usable pairs"),
+        (canaries(8), "device-3, device-4, device-5 and 2 more have fewer"),
     ],
 )
 def test_what_was_not_seen_does_not_pass(stage: list, says: str) -> None:

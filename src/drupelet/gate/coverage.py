@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import GateError
+from .verdict import plural
 
 NAMED_MAX = 3
 """Devices named in a sentence; the rest are counted."""
@@ -60,8 +61,8 @@ def seen(
             since = "yet" if oldest is None else f"for {spoken_s(oldest)}"
             missing.append(f"no telemetry from {_names(stale)} {since}")
         if short:
-            wanted = f"{device_pairs_min} usable pair" + ("s" if device_pairs_min > 1 else "")
-            missing.append(f"{_names(short)} still owe{'s' if len(short) == 1 else ''} {wanted}")
+            have = "has" if len(short) == 1 else "have"
+            missing.append(f"{_names(short)} {have} fewer than {plural(device_pairs_min, 'usable pair')}")
     bare = sorted({c.hardware for c in stage} - {c.hardware for c in covered})
     missing += [f"no covered canary of hardware {name!r}" for name in bare if name]
     return Seen(covered=len(covered), expected=len(stage), missing=tuple(missing))

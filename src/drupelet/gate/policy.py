@@ -96,7 +96,7 @@ class GatePolicy:
     """Evidence against "worse by the margin" that every mandatory metric needs."""
     pairs_min: int = 6
     devices_min: int = 1
-    device_pairs_min: int = 1
+    device_pairs_min: int = 2
     """Usable pairs each of the stage's canaries must bring before it counts as covered."""
     block_requests_min: int = 2
     """Answered requests per block below which a pair is not compared."""
