@@ -23,6 +23,7 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -38,7 +39,7 @@ from msgspec import Meta
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 from tuf.api.metadata import Root
 
-from drupelet.core.errors import BadInput
+from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.names import Family
 from drupelet.core.names import family as family_name
 from drupelet.durable import Disk
@@ -55,6 +56,14 @@ ROOT_KEYS_MAX = 16
 ROOT_LIFETIME = timedelta(days=5 * 365)
 _ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+class KeyState(Enum):
+    """Where a private key is, as far as can be told without opening it."""
+
+    HERE = "here"
+    AWAY = "away"
+    UNSAFE = "unsafe"
 
 
 class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,11 +110,7 @@ class KeyRing:
         self._ask = passphrase
         self._passphrase: str | None = None
         self._open: dict[str, Signer] = {}
-        self.info = decode(
-            KeyRingInfo,
-            disk.read(folder / "keyring.json", bytes_max=KeyRingInfo.BYTES_MAX),
-            where=str(folder / "keyring.json"),
-        )
+        self.info = decode(KeyRingInfo, self._read("keyring.json"), where=str(folder / "keyring.json"))
 
     def __repr__(self) -> str:
         return f"KeyRing({str(self._folder)!r})"
@@ -156,12 +161,12 @@ class KeyRing:
     @property
     def image_root(self) -> bytes:
         """The image repository's root, public."""
-        return self._disk.read(self._folder / "image-root.json", bytes_max=64 * 1024)
+        return self._read("image-root.json")
 
     @property
     def director_root(self) -> bytes:
         """The director's root, public."""
-        return self._disk.read(self._folder / "director-root.json", bytes_max=64 * 1024)
+        return self._read("director-root.json")
 
     @property
     def families(self) -> tuple[Family, ...]:
@@ -176,13 +181,34 @@ class KeyRing:
         there = ", ".join(key.name for key in self.info.keys)
         raise NoKey(f"this key ring has no key {name!r}", where=str(self._folder), fix=f"it has {there}")
 
+    def _read(self, name: str) -> bytes:
+        try:
+            return self._disk.read(self._folder / name, bytes_max=KeyRingInfo.BYTES_MAX)
+        except NotFound as error:
+            raise NoKey(
+                "this is not a key ring", where=str(self._folder), fix="make one with: drupelet keys init"
+            ) from error
+
+    def state(self, name: str) -> KeyState:
+        """Return whether the private key lies here, and whether only its owner may read it."""
+        try:
+            _read_private(self._private(name))
+        except NoKey:
+            return KeyState.AWAY
+        except (KeyFileUnsafe, BadKeyFile):
+            return KeyState.UNSAFE
+        return KeyState.HERE
+
+    def _private(self, name: str) -> Path:
+        return self._folder / "private" / f"{name}.pem"
+
     def signer(self, name: str) -> Signer:
         """Open a private key. Raises `NoKey`, `KeyFileUnsafe`, `WrongPassphrase` or `BadKeyFile`."""
         if name not in self._open:
             public = self.public(name)
             if self._passphrase is None:
                 self._passphrase = self._ask()
-            path = self._folder / "private" / f"{name}.pem"
+            path = self._private(name)
             signer = read_signer(path, passphrase=self._passphrase)
             if signer.public_key.keyid != public.keyid:
                 raise BadKeyFile(f"this is not the key that the key ring calls {name}", where=str(path))
