@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from drupelet.core.names import Slot
 from drupelet.core.states import ExitReason
@@ -206,3 +210,53 @@ def test_a_request_while_nothing_is_routed_is_nobodys() -> None:
     recorder.arrived(1.0).ended(1.0, ok=False)
     recorder.cut(2.0)
     assert recorder.take(0, 10) == ()
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("route"), st.sampled_from([OLD, NEW]), st.booleans(), st.integers(0, 3_000)),
+        st.tuples(st.just("arrive"), st.sampled_from([None, OLD, NEW])),
+        st.tuples(st.just("move"), st.integers(0, 30), st.sampled_from([OLD, NEW])),
+        st.tuples(st.just("end"), st.integers(0, 30), st.sampled_from(["ok", "error", "gone"])),
+        st.tuples(st.just("cut")),
+        st.tuples(st.just("tick")),
+    ),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_every_request_is_counted_exactly_once_and_no_block_twice(actions: list[tuple[Any, ...]]) -> None:
+    recorder = WindowRecorder(boot="b-1", now=0.0, epoch_ms=0, window_s_max=5.0, request_s_max=8.0)
+    recorder.route(OLD, now=0.0)
+    handles: list[RequestHandle] = []
+    pair, now = 0, 0.0
+    for action in actions:
+        now += 0.7
+        match action:
+            case ("route", serving, drawn, discard_ms):
+                pair += 1
+                label = block(pair, "new") if drawn else None
+                recorder.route(serving, now=now, block=label, discard_ms=discard_ms)
+            case ("arrive", serving):
+                handles.append(recorder.arrived(now, serving=serving))
+            case ("move", at, serving) if at < len(handles):
+                handles[at].dispatched(serving)
+            case ("end", at, "gone") if at < len(handles):
+                handles[at].abandoned(now)
+            case ("end", at, how) if at < len(handles):
+                handles[at].ended(now, ok=how == "ok")
+            case ("cut",):
+                recorder.cut(now)
+            case ("tick",):
+                recorder.tick(now)
+    for handle in handles:
+        handle.ended(now, ok=False)
+    recorder.stop(now=now)
+    recorder.cut(now + 1)
+    windows = recorder.take(0, 10_000)
+    assert sum(s.ok + s.errors + s.abandoned for w in windows for s in w.requests) == len(handles)
+    assert [w.seq for w in windows] == list(range(1, len(windows) + 1))
+    pairs = [w.block.pair for w in windows if w.block]
+    assert len(pairs) == len(set(pairs))
+    assert recorder.dropped == 0

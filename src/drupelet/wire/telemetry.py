@@ -87,7 +87,8 @@ class BlockLabel(msgspec.Struct, frozen=True, kw_only=True):
 class Window(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What was measured of one release from `started_at_ms` to `ended_at_ms` (device clock; order by `seq`).
 
-    `seq` grows by one for every window of a device and never repeats; `elapsed_ms` is from a monotonic clock.
+    `seq` grows with every window of a device and never repeats, with gaps after a restart; `elapsed_ms` is from a
+    monotonic clock.
     """
 
     seq: Annotated[int, Meta(ge=1, le=2**53)]
