@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from drupelet.core.names import VariantName
+from drupelet.core.names import VariantName, variant_name
 from drupelet.durable.port import Disk
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.errors import CheckpointBad
@@ -25,6 +25,11 @@ class Wanted:
     name: VariantName
     quantization: str
     file_format: str = "gguf"
+
+    @classmethod
+    def reference(cls) -> Wanted:
+        """Return the f16 variant that others are compared with, for recipes that do not ship it."""
+        return cls(name=variant_name("reference-f16"), quantization="f16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,10 @@ class RecipeBad(BadInput):
     """Malformed, or asking for what is not there."""
 
 
+class PackageBad(BadInput):
+    """A file of the package is not what its manifest says."""
+
+
 class EvaluationRefused(Refused):
     """A budget is broken or a canonical prompt fails. Nothing is packed."""
 

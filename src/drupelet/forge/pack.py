@@ -1,0 +1,159 @@
+"""From evaluated variants to a package: a folder with the variants' files, `report.json` and `manifest.json`.
+
+Nothing is signed yet. A package is what a person or a CI job looks at before `publish` signs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from drupelet import __version__
+from drupelet.core.names import Digest, ReleaseId
+from drupelet.durable.port import Disk
+from drupelet.forge.checkpoint import Checkpoint, LlamaConfig
+from drupelet.forge.convert import CONVERTER
+from drupelet.forge.errors import RecipeBad
+from drupelet.forge.evaluate import require_pass
+from drupelet.forge.recipe import Recipe
+from drupelet.forge.report import Report, VariantReport
+from drupelet.wire.codec import encode_canonical
+from drupelet.wire.manifest import Evaluation, MemoryAt, Provenance, ReleaseManifest, Variant
+
+MANIFEST_FILE = "manifest.json"
+REPORT_FILE = "report.json"
+FINDINGS_MAX = 100
+_KV_BYTES = 2
+"""llama.cpp keeps keys and values in f16."""
+_MIB = 1 << 20
+_MODE = 0o644
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Package:
+    """A finished package."""
+
+    folder: Path
+    manifest: ReleaseManifest
+    report: Report
+
+
+def pack(
+    release: ReleaseId,
+    recipe: Recipe,
+    report: Report,
+    *,
+    recipe_digest: Digest,
+    checkpoint: Checkpoint,
+    folder: Path,
+    disk: Disk,
+    created_at_ms: int,
+    override: str = "",
+) -> Package:
+    """Write the report and the manifest beside the variants in `folder`, and return the package.
+
+    Raises `EvaluationRefused` if the report has findings and `override` gives no reason; a reason is in the manifest,
+    and so in what is signed. `RecipeBad` if recipe and release name different families.
+    """
+    if recipe.family != release.family:
+        raise RecipeBad(f"the recipe is for {recipe.family!r}, not for {release.family!r}")
+    report_bytes = encode_canonical(report)
+    disk.remove(folder / MANIFEST_FILE)  # an earlier build's must not outlive a refusal of this one
+    # The report is written first, even of a release that is refused: whoever was refused wants to read it.
+    disk.replace(folder / REPORT_FILE, report_bytes, mode=_MODE)
+    require_pass(report, override=override)
+    manifest = build_manifest(
+        release,
+        recipe,
+        report,
+        report_digest=Digest.of_hex(hashlib.sha256(report_bytes).hexdigest()),
+        recipe_digest=recipe_digest,
+        config=checkpoint.config,
+        created_at_ms=created_at_ms,
+        override=override.strip() if not report.passed else "",
+    )
+    disk.replace(folder / MANIFEST_FILE, encode_canonical(manifest), mode=_MODE)
+    return Package(folder=folder, manifest=manifest, report=report)
+
+
+def build_manifest(
+    release: ReleaseId,
+    recipe: Recipe,
+    report: Report,
+    *,
+    report_digest: Digest,
+    recipe_digest: Digest,
+    config: LlamaConfig,
+    created_at_ms: int,
+    override: str,
+) -> ReleaseManifest:
+    """Return the manifest: what the recipe asks for, with what the report measured."""
+    variants = []
+    for wanted in recipe.variants:
+        measured = report.variant(wanted.name)
+        if measured is None:
+            raise RecipeBad(f"variant {wanted.name!r} was not evaluated")
+        variants.append(
+            Variant(
+                name=wanted.name,
+                digest=measured.digest,
+                size_bytes=measured.size_bytes,
+                file_format="gguf",
+                quantization=wanted.quantization,
+                memory=memory_at(measured, config, recipe.context_tokens),
+                npu_required=wanted.npu_required,
+                quality=measured.quality,
+            )
+        )
+    return ReleaseManifest(
+        family=release.family,
+        version=str(release.version),
+        model=recipe.model,
+        summary=recipe.summary,
+        created_at_ms=created_at_ms,
+        variants=tuple(variants),
+        context_tokens=recipe.context_tokens,
+        requires=recipe.requires,
+        thermal=recipe.thermal,
+        feature_flags=recipe.feature_flags,
+        canonical_prompts=recipe.canonical_prompts,
+        budgets=recipe.budgets,
+        stages=recipe.stages,
+        evaluation=Evaluation(
+            passed=report.passed,
+            overridden=override,
+            findings=_findings(report.findings),
+            report=report_digest.text,
+        ),
+        provenance=Provenance(
+            checkpoint=report.checkpoint,
+            recipe=recipe_digest.text,
+            forge_version=__version__,
+            converter=f"{CONVERTER}, gguf {installed_version('gguf')}, xllamacpp {installed_version('xllamacpp')}"[
+                :128
+            ],
+        ),
+    )
+
+
+def memory_at(measured: VariantReport, config: LlamaConfig, context_tokens: int) -> tuple[MemoryAt, ...]:
+    """Return the memory at the recipe's context, as measured, and at the model's longest, with the larger cache.
+
+    Rounded up to MiB and one tenth above what was seen: allocators and kernels differ from machine to machine.
+    """
+    cache_bytes = 2 * config.num_hidden_layers * config.kv_heads * config.head_width * _KV_BYTES
+    contexts = sorted({context_tokens, max(context_tokens, config.max_position_embeddings)})
+    found = []
+    for tokens in contexts:
+        seen = measured.memory_bytes + cache_bytes * (tokens - context_tokens)
+        found.append(MemoryAt(context_tokens=tokens, memory_bytes=-(-seen * 11 // (10 * _MIB)) * _MIB))
+    return tuple(found)
+
+
+def _findings(findings: Sequence[str]) -> tuple[str, ...]:
+    if len(findings) <= FINDINGS_MAX:
+        return tuple(findings)
+    return (*findings[: FINDINGS_MAX - 1], f"and {len(findings) - FINDINGS_MAX + 1} more, see the report")

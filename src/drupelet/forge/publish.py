@@ -1,0 +1,57 @@
+"""From a package to a release in a depot: blobs first, then the signature that makes them reachable.
+
+Every file is hashed again as it is copied and must be what the manifest says: between packing and publishing lies a
+disk, and perhaps a person. Publishing the same package twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from drupelet.core.errors import NotFound
+from drupelet.core.names import Digest
+from drupelet.depot.files import FilesDepot
+from drupelet.durable.port import Disk
+from drupelet.forge.errors import EvaluationRefused, PackageBad
+from drupelet.forge.pack import MANIFEST_FILE, REPORT_FILE
+from drupelet.trust.publisher import ImageRepository
+from drupelet.trust.roles import TargetInfo
+from drupelet.wire.codec import decode
+from drupelet.wire.manifest import ReleaseManifest
+
+
+def read_package(folder: Path, *, disk: Disk) -> ReleaseManifest:
+    """Return the manifest of the package in `folder`. Raises `NotFound`, `BadInput`, and `EvaluationRefused` if the
+    evaluation did not pass and nobody took the responsibility.
+    """
+    path = folder / MANIFEST_FILE
+    data = disk.read(path, bytes_max=ReleaseManifest.BYTES_MAX)
+    manifest = decode(ReleaseManifest, data, where=str(path))
+    if not manifest.evaluation.passed and not manifest.evaluation.overridden.strip():
+        raise EvaluationRefused(manifest.evaluation.findings or ("it did not pass",), where=str(path))
+    return manifest
+
+
+def publish(folder: Path, *, disk: Disk, depot: FilesDepot, repository: ImageRepository) -> TargetInfo:
+    """Put the package's files into `depot` and sign its manifest into `repository`; return the signed target.
+
+    Raises `PackageBad` if a file is not what the manifest says, and what the depot and the repository raise.
+    """
+    manifest = read_package(folder, disk=disk)
+    files = {variant.digest: folder / f"{variant.name}.{variant.file_format}" for variant in manifest.variants}
+    if manifest.evaluation.report is not None:
+        files[manifest.evaluation.report] = folder / REPORT_FILE
+    for text, path in files.items():
+        _put(Digest.parse(text), path, disk=disk, depot=depot)
+    return repository.add_release(manifest)
+
+
+def _put(digest: Digest, path: Path, *, disk: Disk, depot: FilesDepot) -> None:
+    if not disk.exists(path):
+        raise NotFound("the manifest names this file and it is not there", where=str(path), fix="build it again")
+    found, _ = depot.put(path)
+    if found != digest:
+        # What was put lies under its own digest, where nothing points: harmless, and not the release.
+        raise PackageBad(
+            f"its digest is {found} where the manifest says {digest}", where=str(path), fix="build it again"
+        )
