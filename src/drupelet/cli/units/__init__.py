@@ -1,0 +1,90 @@
+"""systemd units as they ship, and where they go: what `install` writes.
+
+The units name `/opt/drupelet/bin/drupelet`; another place takes its stead when they are written. They run without any
+capability and without write access outside their own state, so a program below `/home` or `/root`, which they cannot
+see, is refused here rather than by a service that does not start.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from drupelet.core.errors import BadInput
+
+EXECUTABLE = "/opt/drupelet/bin/drupelet"
+UNIT_FOLDER = Path("/etc/systemd/system")
+SYSUSERS_FOLDER = Path("/etc/sysusers.d")
+TMPFILES_FOLDER = Path("/etc/tmpfiles.d")
+
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9._/+-]+\Z")
+_HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 (named because they cannot be used)
+
+
+class Role(Enum):
+    """What a machine is in the fleet."""
+
+    DEVICE = "device"
+    FLEET = "fleet"
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """Its services, in the order they are started."""
+        return _SERVICES[self]
+
+
+_SERVICES = {
+    Role.DEVICE: ("drupelet-gateway.service", "drupelet-agent.service"),
+    Role.FLEET: ("drupelet-fleet.service",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFile:
+    """One file to write: where, and its whole text. Mode 0644, owner root."""
+
+    path: Path
+    text: str
+
+
+def shipped(name: str) -> str:
+    """Return the text of a file of this folder, as it ships."""
+    return (resources.files(__name__) / name).read_text(encoding="utf-8")
+
+
+def units(role: Role, *, executable: str = EXECUTABLE) -> tuple[UnitFile, ...]:
+    """Return what a machine of this role needs; raises `BadInput` for a program the services could not start."""
+    if not _PLAIN_PATH.match(executable) or ".." in PurePosixPath(executable).parts:
+        raise BadInput(
+            f"{executable!r} is no absolute path of plain characters",
+            where="executable",
+            fix=f"for example {EXECUTABLE}",
+        )
+    if executable.startswith(_HIDDEN):
+        raise BadInput(
+            f"{executable} lies where the services cannot look (ProtectHome, PrivateTmp)",
+            where="executable",
+            fix="install into /opt/drupelet: python3 -m venv /opt/drupelet",
+        )
+    services = (
+        UnitFile(UNIT_FOLDER / name, shipped(name).replace(f"={EXECUTABLE} ", f"={executable} "))
+        for name in role.services
+    )
+    return (
+        *services,
+        UnitFile(SYSUSERS_FOLDER / "drupelet.conf", shipped("drupelet.sysusers.conf")),
+        UnitFile(TMPFILES_FOLDER / "drupelet.conf", shipped("drupelet.tmpfiles.conf")),
+    )
+
+
+def after(role: Role) -> tuple[tuple[str, ...], ...]:
+    """Return the commands that make the written files count, in order."""
+    return (
+        ("systemd-sysusers",),
+        ("systemd-tmpfiles", "--create"),
+        ("systemctl", "daemon-reload"),
+        ("systemctl", "enable", "--now", *role.services),
+    )
