@@ -1,0 +1,70 @@
+"""What can stop the agent, by what a person may do about it.
+
+DrupeletError (core)
+|- UnknownTransition      the machine was told something its table has no row for: a defect, never input
+BadInput (core)
+|- BadConfig              the configuration file is wrong
+Conflict (core)
+|- NoOtherSlot            there is no other release on this device to go back to
+NotAllowed (core)
+|- NotApproved            the fleet has not let this device in, or no longer
+NotFound (core)
+|- NoStateFolder          no agent has ever run on this folder
+Refused (core)
+|- JudgedBad              a trial or a preflight said no; carries the `Reason`
+Unavailable (core)
+|- FleetSilent            the fleet server gave no usable answer
+|- GatewaySilent          the gateway's control socket gave no usable answer
+`- AgentSilent            a running agent did not answer a request in time
+"""
+
+from __future__ import annotations
+
+from drupelet.core.errors import BadInput, Conflict, DrupeletError, NotAllowed, NotFound, Refused, Unavailable
+from drupelet.core.states import Reason
+
+
+class UnknownTransition(DrupeletError):
+    """The machine has no row for this event in this state; nothing was changed."""
+
+
+class BadConfig(BadInput):
+    """The configuration file is wrong."""
+
+
+class NoOtherSlot(Conflict):
+    """There is no other release on this device to go back to."""
+
+    reason = Reason.NO_OTHER_SLOT
+
+
+class NotApproved(NotAllowed):
+    """The fleet has not let this device in, or no longer."""
+
+
+class NoStateFolder(NotFound):
+    """No agent has ever run on this folder."""
+
+
+class JudgedBad(Refused):
+    """A trial or a preflight said no."""
+
+    def __init__(self, reason: Reason, what: str, *, where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.reason = reason
+
+
+class FleetSilent(Unavailable):
+    """The fleet server gave no usable answer."""
+
+    reason = Reason.SERVER_UNREACHABLE
+
+
+class GatewaySilent(Unavailable):
+    """The gateway's control socket gave no usable answer."""
+
+    reason = Reason.GATEWAY_UNREACHABLE
+
+
+class AgentSilent(Unavailable):
+    """A running agent did not answer a request in time."""

@@ -1,0 +1,1 @@
+"""A simulated world that runs the production decisions: seeded, without real time, with power cuts anywhere."""
