@@ -71,6 +71,13 @@ class ChildSettings(Section, frozen=True, kw_only=True):
     """After this long ready, a death is the first again."""
 
 
+class SensorSettings(Section, frozen=True, kw_only=True):
+    """Where the machine is felt, for `/metrics`. Other paths serve simulated boards."""
+
+    sys_root: PathText = "/sys"
+    vcgencmd: Annotated[tuple[PathText, ...], Meta(min_length=1, max_length=8)] = ("vcgencmd",)
+
+
 class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
@@ -83,6 +90,7 @@ class Config(Section, frozen=True, kw_only=True):
     listen: Listen = Listen()
     limits: Limits = Limits()
     child: ChildSettings = ChildSettings()
+    sensors: SensorSettings = SensorSettings()
 
     @property
     def state(self) -> Path:

@@ -172,8 +172,8 @@ class Desk:
                 self.recorder.memory(running.serving, running.child.rss_bytes(), now=now)
         self.recorder.tick(now)
 
-    def measure(self) -> bytes:
-        """Return the metrics' text, with what can only be read now read now."""
+    def measure(self) -> None:
+        """Tell the metrics what holds now: what each slot serves and uses, and how long the line is."""
         for slot in Slot:
             running = self.children.get(slot)
             if running is None:
@@ -184,7 +184,6 @@ class Desk:
             self.metrics.serving(slot, model=load.model, version=version, digest=load.digest, quant=load.variant)
             self.metrics.child_memory(slot, resident_bytes=running.child.rss_bytes())
         self.metrics.queue(running=self.admission.running(), waiting=self.admission.waiting)
-        return self.metrics.text()
 
     async def close(self) -> None:
         """Take no more requests, let those under way end, then end the children."""

@@ -87,7 +87,10 @@ class HttpSide:
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Prometheus text."""
-        return web.Response(body=self._desk.measure(), headers={"Content-Type": CONTENT_TYPE})
+        self._desk.measure()
+        # In a thread: a scrape may wait for the board's firmware, and no request should wait with it.
+        body = await asyncio.to_thread(self._desk.metrics.text)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
 
     async def models(self, _request: web.Request) -> web.Response:
         """The names that may be sent as `model`."""

@@ -1,0 +1,1 @@
+"""Where adapters meet processes: one file a process, imported only by its noun."""
