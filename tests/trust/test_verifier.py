@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from securesystemslib.signer import CryptoSigner
+from tuf.api.metadata import Metadata, Root
 
-from drupelet.core.errors import NotFound, Unavailable
+from drupelet.core.errors import BadInput, NotFound, Unavailable
 from drupelet.core.names import Digest, ReleaseId
 from drupelet.core.states import Reason
-from drupelet.trust import Images, NotTrusted
+from drupelet.durable import DiskFull
+from drupelet.trust import Director, Images, NotTrusted
 from drupelet.trust.verifier import ROOT_CHECK_EVERY_S
+from drupelet.wire.orders import Condemned
 from tests.fakes.trust_world import NOON, TrustWorld, a_manifest
 
 
@@ -93,8 +100,6 @@ def test_an_old_order_is_not_vouched_for(world: TrustWorld) -> None:
 
 
 def test_condemned_releases_arrive_with_the_order(world: TrustWorld) -> None:
-    from drupelet.wire.orders import Condemned
-
     target = world.release("1.1")
     condemned = (Condemned(release="kiosk/1.4", manifest="sha256:" + "4" * 64, reason="slow"),)
     order = world.order(target, serial=1, condemned=condemned)
@@ -172,3 +177,80 @@ def test_a_depot_without_metadata_is_said_to_be_none(world: TrustWorld) -> None:
 def test_a_fleet_that_knows_no_director_for_the_device_says_not_found(world: TrustWorld) -> None:
     with pytest.raises(NotFound):
         world.device("nobody").refresh_director()
+
+
+def rotated(world: TrustWorld, root: bytes, *, repository: str, fresh: CryptoSigner) -> bytes:
+    """Return the repository's second root, in which `fresh` stands for the online roles."""
+    metadata = Metadata[Root].from_bytes(root)
+    metadata.signed.version = 2
+    for role in ("timestamp", "snapshot", "targets"):
+        for keyid in list(metadata.signed.roles[role].keyids):
+            metadata.signed.revoke_key(keyid, role)
+        metadata.signed.add_key(fresh.public_key, role)
+    metadata.signatures.clear()
+    for number in (1, 2):
+        metadata.sign(world.keys.signer(f"{repository}-root-{number}"), append=True)
+    return metadata.to_bytes()
+
+
+def test_a_new_director_root_ends_a_stolen_online_key(world: TrustWorld) -> None:
+    """The thief signed a version and a serial too high to follow; the owner's new root starts both again."""
+    target = world.release("1.1")
+    huge = world.order(target, serial=2**50)
+    world.serve(world.sign(huge, target, version=2**40))
+    device = world.device()
+    device.refresh_director()
+    fresh = CryptoSigner(Ed25519PrivateKey.generate())
+    roots = [
+        world.keys.director_root,
+        rotated(world, world.keys.director_root, repository="director", fresh=fresh),
+    ]
+    world.director = Director(roots=roots, signer=fresh)
+    order = world.order(target, serial=1)
+    world.serve(world.sign(order, target, version=1))
+    assert device.refresh_director() == order
+    assert device.vouch(order).version == "1.1"
+    world.network.asked.clear()
+    assert world.device().refresh_director() == order
+    assert "director/a/2.root.json" not in world.network.asked
+    world.director = Director(roots=roots[:1], signer=world.keys.signer("director-online"))
+    world.serve(world.sign(world.order(target, serial=2), target, version=2**41))
+    with pytest.raises(NotTrusted) as caught:
+        device.refresh_director()
+    assert caught.value.reason is Reason.UNSIGNED
+
+
+def test_state_of_another_device_is_not_taken_for_ones_own(world: TrustWorld) -> None:
+    """A card copied from device a into device b: b starts from its roots and asks for its own orders."""
+    target = world.release("1.1")
+    world.command(target, serial=7)
+    world.device("a").refresh_director()
+    shutil.copytree(world.folder / "devices" / "a", world.folder / "devices" / "b")
+    mine = world.command(target, serial=1, device="b")
+    device = world.device("b")
+    assert device.order is None
+    assert device.refresh_director() == mine
+
+
+def test_a_root_that_is_none_is_refused_at_the_start(world: TrustWorld) -> None:
+    with pytest.raises(BadInput, match="not a TUF root"):
+        Images(world.disk, world.folder, root=b"{}", depot_url="depot", fetch=world.network, now=world.now)
+
+
+def test_a_refresh_when_the_disk_is_full_changes_nothing(world: TrustWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = world.device()
+    first = world.command(world.release("1.1"), serial=1)
+    device.refresh_director()
+    world.command(world.release("1.2"), serial=2)
+
+    def full(path: Path, data: bytes, *, mode: int = 0o600) -> None:
+        raise DiskFull("no space", where=str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.disk, "replace", full)
+        with pytest.raises(DiskFull):
+            device.refresh_director()
+    assert device.order == first
+    second = device.refresh_director()
+    assert second is not None
+    assert second.serial == 2

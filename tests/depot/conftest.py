@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import hashlib
+import random
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from drupelet.core.names import Digest
+from drupelet.depot import FilesDepot
+from drupelet.depot.serve import depot_app
+from drupelet.durable import PosixDisk
+from tests.waiting import until
+
+BLOB = random.Random(7).randbytes(300_000)
+DIGEST = Digest.of_hex(hashlib.sha256(BLOB).hexdigest())
+
+
+@pytest.fixture
+def disk() -> PosixDisk:
+    return PosixDisk()
+
+
+@pytest.fixture
+def depot(tmp_path: Path, disk: PosixDisk) -> FilesDepot:
+    """A depot that holds `BLOB`."""
+    source = tmp_path / "model.gguf"
+    source.write_bytes(BLOB)
+    depot = FilesDepot(disk, tmp_path / "depot")
+    depot.put(source)
+    return depot
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[str]:
+    """Serve a depot folder by the real server on a free loopback port."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(depot_app(folder), log_level="error", lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            until(lambda: server.started, timeout_s=10, what="the depot server")
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
