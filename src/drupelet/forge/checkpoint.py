@@ -192,6 +192,12 @@ def _config(folder: Path) -> LlamaConfig:
         config = msgspec.convert(fields, LlamaConfig)
     except msgspec.ValidationError as error:
         raise CheckpointBad(f"{error}", where=where) from error
+    if config.num_attention_heads % config.kv_heads:
+        what = f"{config.num_attention_heads} heads do not divide by {config.kv_heads} key/value heads"
+        raise CheckpointBad(what, where=where)
+    if config.head_dim is None and config.hidden_size % config.num_attention_heads:
+        what = f"hidden_size {config.hidden_size} does not divide by {config.num_attention_heads} heads"
+        raise CheckpointBad(what, where=where)
     for wrong, what in (
         (config.attention_bias or config.mlp_bias, "biases in attention or feed-forward"),
         (config.hidden_act != "silu", f"the activation {config.hidden_act[:40]!r}"),
@@ -200,14 +206,9 @@ def _config(folder: Path) -> LlamaConfig:
         (config.head_width % 2 == 1, f"heads of odd width {config.head_width}"),
     ):
         if wrong:
-            fix = "convert it with llama.cpp's own converter and give the GGUF to the recipe"
-            raise Unsupported(f"the embedded converter does not know {what}", where=where, fix=fix)
-    if config.num_attention_heads % config.kv_heads:
-        what = f"{config.num_attention_heads} heads do not divide by {config.kv_heads} key/value heads"
-        raise CheckpointBad(what, where=where)
-    if config.head_dim is None and config.hidden_size % config.num_attention_heads:
-        what = f"hidden_size {config.hidden_size} does not divide by {config.num_attention_heads} heads"
-        raise CheckpointBad(what, where=where)
+            raise Unsupported(
+                f"the embedded converter does not know {what}", where=where, fix="train a Llama without it"
+            )
     return config
 
 
@@ -295,9 +296,8 @@ def _tokenizer(folder: Path) -> Path:
     path = _inside(folder, "tokenizer.model")
     if not path.exists():
         if (folder / "tokenizer.json").exists():
-            fix = "convert it with llama.cpp's own converter"
             what = "only SentencePiece tokenizers (tokenizer.model) are supported, not tokenizer.json"
-            raise Unsupported(what, where=str(folder), fix=fix)
+            raise Unsupported(what, where=str(folder), fix="save the tokenizer in its SentencePiece form")
         raise CheckpointBad("there is no tokenizer.model", where=str(folder))
     if path.stat().st_size > TOKENIZER_BYTES_MAX:
         raise CheckpointBad(f"larger than the {TOKENIZER_BYTES_MAX} bytes allowed", where=str(path))
