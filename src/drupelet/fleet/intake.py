@@ -1,0 +1,325 @@
+"""Taking in polls: many devices at once, one transaction for all of them, an answer only when it is durable.
+
+Polls that arrive while a transaction runs wait in a queue and go into the next one together (group commit), so the cost
+of a sync is shared by all that wait for it. A poll that the database refuses is tried again alone, so that one poisoned
+message cannot fail its neighbours.
+
+Telemetry is stored once under (device, seq). Its times are the device's; what lies in the future or before a Pi could
+have a clock is stored at the time of arrival and marked, and evidence is ordered by the fleet's clock alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Table, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError
+
+from drupelet.core.errors import DrupeletError
+from drupelet.core.states import UpdateState
+from drupelet.fleet.changes import Changes
+from drupelet.fleet.errors import NoPermission, NoSuch, StoreUnavailable, TooBusy
+from drupelet.fleet.standing import failure_of
+from drupelet.fleet.store.audit import clean
+from drupelet.fleet.store.engine import Store
+from drupelet.fleet.store.schema import device_events, devices, members, rollouts, windows
+from drupelet.wire.device_api import PollReply, PollRequest
+
+BATCH_MAX = 256
+"""Polls in one transaction."""
+WAITING_MAX = 4_096
+"""Polls that may wait; more are told to come again."""
+FUTURE_MS = 60_000
+"""A device's clock may be this far ahead before its times are not believed."""
+CLOCK_FLOOR_MS = 1_577_836_800_000
+"""2020-01-01: a device that says less has no clock yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When devices come again, milliseconds: usually, and while an order waits to be obeyed or is being obeyed."""
+
+    poll_ms: int = 30_000
+    active_ms: int = 5_000
+
+
+@dataclass(slots=True)
+class _Waiting:
+    request: PollRequest
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[PollReply]
+
+
+@dataclass(slots=True)
+class _Known:
+    """What the transaction knows of a device, growing while it takes in several polls of it."""
+
+    state: str
+    events_seq: int
+    windows_seq: int
+    windows_at: int | None
+    order_serial: int
+    signed_serial: int
+
+
+class Intake:
+    """The queue, the thread that empties it, and the transaction."""
+
+    def __init__(self, store: Store, *, changes: Changes, clock: Callable[[], int], pace: Pace) -> None:
+        self._store = store
+        self._changes = changes
+        self._clock = clock
+        self._pace = pace
+        self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._insert_window = _insert_ignore(store, windows)
+        self._insert_event = _insert_ignore(store, device_events)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take in what waits, then end the thread."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    async def poll(self, request: PollRequest) -> PollReply:
+        """Return the answer once the poll is durable."""
+        if self._thread is None or self._queue.qsize() >= WAITING_MAX:
+            raise TooBusy("too many polls at once", fix="come again later")
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(request, loop, loop.create_future())
+        self._queue.put(waiting)
+        return await waiting.answer
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = [first]
+            ending = False
+            while len(batch) < BATCH_MAX and not self._queue.empty():
+                following = self._queue.get()
+                if following is None:
+                    ending = True
+                    break
+                batch.append(following)
+            self._serve(batch)
+            if ending:
+                return
+
+    def _serve(self, batch: list[_Waiting]) -> None:
+        try:
+            answers = self.take([waiting.request for waiting in batch])
+        except Exception as error:  # noqa: BLE001  (the thread must outlive any failure; every waiter hears of it)
+            unavailable = error if isinstance(error, DrupeletError) else _broken(error)
+            answers = [unavailable] * len(batch)
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[PollReply], PollReply | DrupeletError]]]
+        by_loop = {}
+        for waiting, answer in zip(batch, answers, strict=True):
+            by_loop.setdefault(waiting.loop, []).append((waiting.answer, answer))
+        for loop, settled in by_loop.items():
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, settled)
+
+    def take(self, requests: Sequence[PollRequest]) -> list[PollReply | DrupeletError]:
+        """Store the polls in one transaction and return each one's answer or refusal."""
+        try:
+            with self._store.write() as connection:
+                answers = self._take(connection, requests, now=self._clock())
+        except DBAPIError as error:
+            if len(requests) == 1:
+                return [_broken(error)]
+            return [answer for request in requests for answer in self.take([request])]
+        self._changes.publish("device", *{request.device for request in requests})
+        return answers
+
+    def _take(
+        self, connection: Connection, requests: Sequence[PollRequest], *, now: int
+    ) -> list[PollReply | DrupeletError]:
+        known = self._look_up(connection, {request.device for request in requests})
+        answers: list[PollReply | DrupeletError] = []
+        updates: dict[str, dict[str, Any]] = {}
+        window_rows: list[dict[str, Any]] = []
+        event_rows: list[dict[str, Any]] = []
+        failures: list[tuple[str, str, int, str]] = []
+        for request in requests:
+            device = known.get(request.device)
+            if device is None or device.state == "removed":
+                answers.append(NoSuch("this device is not enrolled", where=request.device, fix="enrol again"))
+                continue
+            if device.state != "approved":
+                answers.append(NoPermission(f"the device is {device.state}", where=request.device))
+                continue
+            window_rows += _windows_of(request, device, now=now)
+            for event in request.events:
+                if event.seq > device.events_seq:
+                    event_rows.append(_event_row(request.device, event, now=now))
+                    if why := failure_of(event):
+                        failures.append((request.device, event.release, event.order_serial, why))
+            device.events_seq = max(device.events_seq, *(e.seq for e in request.events), 0)
+            updates[request.device] = _update_of(request, device, now=now)
+            answers.append(self._reply(request, device))
+        if window_rows:
+            connection.execute(self._insert_window, window_rows)
+        if event_rows:
+            connection.execute(self._insert_event, event_rows)
+        if updates:
+            connection.execute(_UPDATE, list(updates.values()))
+        for failure in failures:
+            _note_failure(connection, *failure)
+        return answers
+
+    def _look_up(self, connection: Connection, names: set[str]) -> dict[str, _Known]:
+        rows = connection.execute(_LOOK_UP, {"names": sorted(names)}).all()
+        return {
+            row[0]: _Known(
+                state=row[1], events_seq=row[2], windows_seq=row[3], windows_at=row[4], order_serial=row[5],
+                signed_serial=row[6]
+            )
+            for row in rows
+        }  # fmt: skip
+
+    def _reply(self, request: PollRequest, device: _Known) -> PollReply:
+        status = request.status
+        busy = status.state not in _AT_REST or status.order_serial < device.signed_serial
+        return PollReply(
+            poll_after_ms=self._pace.active_ms if busy else self._pace.poll_ms,
+            events_taken=device.events_seq,
+            windows_taken=device.windows_seq,
+            order_serial=max(0, device.signed_serial),
+        )
+
+
+_AT_REST = (UpdateState.IDLE, UpdateState.FAILED)
+
+_LOOK_UP = (
+    select(
+        devices.c.id, devices.c.state, devices.c.events_seq, devices.c.windows_seq, devices.c.windows_at,
+        devices.c.order_serial, devices.c.signed_serial, devices.c.order_rollout,
+    )
+    .where(devices.c.id.in_(bindparam("names", expanding=True)))
+    .order_by(devices.c.id)
+)  # fmt: skip
+
+_UPDATE = (
+    update(devices)
+    .where(devices.c.id == bindparam("device"))
+    .values(
+        boot=bindparam("new_boot"),
+        agent_version=bindparam("new_agent"),
+        hardware_json=bindparam("new_hardware"),
+        board=bindparam("new_board"),
+        status_json=bindparam("new_status"),
+        seen_at=bindparam("new_seen"),
+        clock_off_ms=bindparam("new_clock_off"),
+        events_seq=bindparam("new_events"),
+        windows_seq=bindparam("new_windows"),
+        windows_at=bindparam("new_windows_at"),
+    )
+)
+
+
+def _update_of(request: PollRequest, device: _Known, *, now: int) -> dict[str, Any]:
+    status = request.status
+    return {
+        "device": request.device,
+        "new_boot": request.boot,
+        "new_agent": clean(request.agent_version, 64),
+        "new_hardware": _encode(request.hardware),
+        "new_board": clean(request.hardware.board, 64),
+        "new_status": _encode(status),
+        "new_seen": now,
+        "new_clock_off": status.clock_ms - now if status.clock_ms else 0,
+        "new_events": device.events_seq,
+        "new_windows": device.windows_seq,
+        "new_windows_at": device.windows_at,
+    }
+
+
+def _windows_of(request: PollRequest, device: _Known, *, now: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for window in request.windows:
+        if window.seq <= device.windows_seq:
+            continue
+        wrong = window.ended_at_ms > now + FUTURE_MS or window.started_at_ms < CLOCK_FLOOR_MS
+        rows.append(
+            {
+                "device": request.device,
+                "seq": window.seq,
+                "received_at": now,
+                "at": now if wrong else min(window.ended_at_ms, now),
+                "clock_wrong": wrong,
+                "block_serial": window.block.serial if window.block else 0,
+                "open_block": window.block is not None,
+                "window_json": _encode(window),
+            }
+        )
+    if rows:
+        device.windows_seq = max(window.seq for window in request.windows)
+        device.windows_at = now
+    return rows
+
+
+def _event_row(device: str, event: Any, *, now: int) -> dict[str, Any]:
+    wrong = event.at_ms > now + FUTURE_MS or event.at_ms < CLOCK_FLOOR_MS
+    return {
+        "device": device,
+        "seq": event.seq,
+        "received_at": now,
+        "at": now if wrong else min(event.at_ms, now),
+        "after": event.after.value,
+        "reason": event.reason.value,
+        "release": event.release,
+        "order_serial": event.order_serial,
+        "event_json": _encode(event),
+    }
+
+
+def _note_failure(connection: Connection, device: str, release: str, serial: int, why: str) -> None:
+    """Mark the failed update in the rollout it belongs to; the first reason stays."""
+    belongs = members.c.first_serial <= serial if serial else members.c.first_serial > 0
+    of_release = select(rollouts.c.id).where(rollouts.c.release == release, rollouts.c.ended_at.is_(None))
+    connection.execute(
+        update(members)
+        .where(
+            members.c.device == device,
+            members.c.failure == "",
+            members.c.exposed_at.is_not(None),
+            belongs,
+            members.c.rollout.in_(of_release),
+        )
+        .values(failure=clean(why))
+    )
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _insert_ignore(store: Store, table: Table) -> Any:
+    dialect = sqlite if store.is_sqlite else postgresql
+    return dialect.insert(table).on_conflict_do_nothing()
+
+
+def _settle(settled: list[tuple[asyncio.Future[PollReply], PollReply | DrupeletError]]) -> None:
+    for future, answer in settled:
+        if future.done():
+            continue  # the device hung up
+        if isinstance(answer, DrupeletError):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+
+def _broken(error: Exception) -> StoreUnavailable:
+    said = str(error.orig) if isinstance(error, DBAPIError) else f"{type(error).__name__}: {error}"
+    return StoreUnavailable(f"the poll could not be stored: {said.splitlines()[0] if said else 'no reason given'}")
