@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
+import msgspec
 from msgspec import Meta
 
 from drupelet.core.errors import BadInput, NotFound
@@ -25,13 +26,9 @@ STATE_BYTES_MAX = 8 * 1024 * 1024
 NameOfFile = Annotated[str, Meta(max_length=256, pattern=r"^[A-Za-z0-9%._-]+\.json$")]
 
 
-class TargetMemory(Message, frozen=True, kw_only=True):
+class TargetMemory(msgspec.Struct, frozen=True, kw_only=True):
     """The file the director's order points at."""
 
-    FORMAT: ClassVar[str] = "drupelet.target/1"
-    BYTES_MAX: ClassVar[int] = 4096
-
-    format: str = "drupelet.target/1"
     path: Annotated[str, Meta(max_length=256)]
     length: Count
     sha256: DigestText
