@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from drupelet.forge.errors import RecipeBad
 from drupelet.forge.recipe import load_recipe, parse_recipe
+from drupelet.forge.report import Report
+from drupelet.wire.codec import decode
 from tests.forge.conftest import KIOSK
 
 GOOD = """\
@@ -88,3 +93,16 @@ def test_the_kiosks_recipe_is_good() -> None:
     asked = {prompt.prompt for prompt in recipe.canonical_prompts}
     assert not asked & set(recipe.evaluation.prompts), "what decides is not what is measured"
     assert digest.text.startswith("sha256:")
+
+
+def test_the_documented_recipe_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats" / "checkpoint.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert parse_recipe(example.encode()).family == "kiosk"
+
+
+def test_the_documented_report_is_one() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "formats" / "checkpoint.md").read_text()
+    (example,) = re.findall(r"^```json\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    report = decode(Report, example.encode())
+    assert report.findings == tuple(f"{one.name}: {finding}" for one in report.variants for finding in one.findings)

@@ -157,7 +157,9 @@ class Child:
         report: dict[str, Any] = json.loads(line) if line else {"event": "gone"}
         if report["event"] != "listening":
             self._failed = str(report.get("words", "")) or None
-            raise StartFailed(await self.wait(), where=str(self.spec.model), fix="install the model file again")
+            ended = await self.wait()
+            fix = "install the model file again" if ended.reason is ExitReason.LOAD_FAILED else ""
+            raise StartFailed(ended, where=str(self.spec.model), fix=fix)
         client = self.client(timeout_ms=self.spec.start_ms_max)
         try:
             await asyncio.to_thread(client.health)

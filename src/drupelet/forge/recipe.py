@@ -2,7 +2,7 @@
 
 One recipe serves all versions of a family; the version and the checkpoint are given when a release is built. The types
 that reach the device (canonical prompts, budgets, requirements) are the manifest's own. Unknown keys are refused with
-the nearest known one, because a misspelt budget would otherwise be no budget. The format is docs/formats/checkpoint.md.
+the nearest known one, because a misspelt budget would otherwise be no budget. See docs/formats/checkpoint.md.
 """
 
 from __future__ import annotations

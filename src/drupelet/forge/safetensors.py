@@ -24,7 +24,7 @@ HEADER_BYTES_MAX = 32 << 20
 """A header of 100,000 tensors takes about 12 MB."""
 TENSORS_MAX = 100_000
 DIMENSIONS_MAX = 8
-CHUNK_BYTES = 32 << 20
+CHUNK_BYTES = 8 << 20
 """Weights are read in pieces of about this size, so that memory does not grow with the model."""
 
 _DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
