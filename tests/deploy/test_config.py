@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,16 @@ import msgspec
 import pytest
 
 from drupelet.agent import config as agent
+from drupelet.fleet import config as fleet
 from drupelet.gateway import config as gateway
 
+
+def fleet_parse(text: bytes, *, where: str) -> msgspec.Struct:
+    return fleet.config_of(tomllib.loads(text.decode()), where=Path("/etc/drupelet") / where)
+
+
 FOLDER = Path(__file__).parents[2] / "deploy" / "config"
-PARSERS = {"agent.toml": agent.parse, "gateway.toml": gateway.parse}
+PARSERS = {"agent.toml": agent.parse, "gateway.toml": gateway.parse, "fleet.toml": fleet_parse}
 SHOWN_ONLY = {'windows = ["02:00-05:00"]'}
 """Examples of what is empty by default."""
 
@@ -30,7 +37,7 @@ def uncommented(text: str) -> str:
 
 
 def parsed(name: str, text: str) -> Any:
-    return msgspec.to_builtins(PARSERS[name](text.encode(), where=name))
+    return msgspec.structs.asdict(PARSERS[name](text.encode(), where=name))
 
 
 @pytest.mark.parametrize("name", sorted(PARSERS))

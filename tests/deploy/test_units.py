@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from drupelet.agent.slots import Layout
 from drupelet.cli.units import EXECUTABLE, Role, after, shipped, units
 from drupelet.core.errors import BadInput
+from drupelet.core.names import Slot
 
-EXPOSURE_MAX = {"drupelet-gateway.service": 1.5, "drupelet-agent.service": 1.5, "drupelet-fleet.service": 1.2}
+EXPOSURE_MAX = {
+    "drupelet-gateway.service": 1.5,
+    "drupelet-agent.service": 1.5,
+    "drupelet-fleet.service": 1.2,
+    "drupelet-depot.service": 1.2,
+}
 """As `systemd-analyze security` counts: 0 is a sealed box, 10 an unconfined root; a plain service has 9.6."""
 SERVICES = sorted(EXPOSURE_MAX)
 needs_systemd = pytest.mark.skipif(
@@ -92,7 +99,9 @@ def test_the_program_may_lie_elsewhere(role: Role) -> None:
     for unit in units(role, executable="/srv/venv/bin/drupelet"):
         if unit.path.suffix == ".service":
             assert EXECUTABLE not in unit.text
-            assert re.search(r"^ExecStart=/srv/venv/bin/drupelet \w+ run --config /etc/", unit.text, re.MULTILINE)
+            assert re.search(
+                r"^ExecStart=/srv/venv/bin/drupelet \w+ (run --config /etc/|serve )", unit.text, re.MULTILINE
+            )
 
 
 @pytest.mark.parametrize(
@@ -110,6 +119,21 @@ def test_the_program_may_lie_elsewhere(role: Role) -> None:
 def test_a_program_the_services_could_not_start_is_refused(executable: str, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         units(Role.DEVICE, executable=executable)
+
+
+def test_the_agents_folders_are_covered_and_there_before_the_gateway_starts() -> None:
+    made = set(re.findall(r"^d (/var/lib/drupelet/\w+) ", shipped("drupelet-device.tmpfiles.conf"), re.MULTILINE))
+    layout = Layout(Path("/var/lib/drupelet"))
+    gateway = shipped("drupelet-gateway.service")
+    covered = {
+        path
+        for line in re.findall(r"^(?:ReadOnly|Inaccessible)Paths=(.*)$", gateway, re.MULTILINE)
+        for path in line.replace("-/", "/").split()
+    }
+    folders = {layout.store.parent, layout.parts, layout.trust, layout.spool, layout.requests, layout.journal}
+    folders |= {layout.model(Slot.A).parent.parent}
+    assert {str(folder) for folder in folders} <= covered & made
+    assert covered == made | {str(layout.key)}
 
 
 def test_the_model_cannot_read_the_devices_key_nor_talk_to_anybody() -> None:

@@ -38,7 +38,7 @@ class Role(Enum):
 
 _SERVICES = {
     Role.DEVICE: ("drupelet-gateway.service", "drupelet-agent.service"),
-    Role.FLEET: ("drupelet-fleet.service",),
+    Role.FLEET: ("drupelet-depot.service", "drupelet-fleet.service"),
 }
 
 
@@ -76,7 +76,7 @@ def units(role: Role, *, executable: str = EXECUTABLE) -> tuple[UnitFile, ...]:
     return (
         *services,
         UnitFile(SYSUSERS_FOLDER / "drupelet.conf", shipped("drupelet.sysusers.conf")),
-        UnitFile(TMPFILES_FOLDER / "drupelet.conf", shipped("drupelet.tmpfiles.conf")),
+        UnitFile(TMPFILES_FOLDER / f"drupelet-{role.value}.conf", shipped(f"drupelet-{role.value}.tmpfiles.conf")),
     )
 
 
