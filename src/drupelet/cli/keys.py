@@ -18,7 +18,7 @@ app = typer.Typer()
 
 Folder = Annotated[Path, typer.Argument(help="The key ring's folder.", show_default=False)]
 COLUMNS = ("key", "repository", "signs", "key id", "private key")
-SAYS = {KeyState.HERE: "here", KeyState.AWAY: "not here", KeyState.UNSAFE: "here, and others may read it"}
+SAYS = {KeyState.HERE: "here", KeyState.AWAY: "not here", KeyState.UNSAFE: "exposed"}
 
 
 @app.command()
