@@ -1,0 +1,180 @@
+"""`drupelet rollout`: staged rollouts."""
+
+from __future__ import annotations
+
+import json
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from drupelet.cli.api import NO_SERVER, Api, Reason, Server, Token, ago
+from drupelet.cli.output import Format, Output, print_json, say, show
+from drupelet.core.errors import BadInput, Refused
+from drupelet.core.errors import NotFound as CoreNotFound
+
+app = typer.Typer()
+
+Number = Annotated[int, typer.Argument(help="The rollout's number.", min=1)]
+COLUMNS = ("rollout", "release", "state", "stage", "devices", "since", "reason")
+POLICY_BYTES_MAX = 64 * 1024
+
+
+@app.command()
+def start(
+    release: Annotated[str, typer.Argument(help="Family and version, such as kiosk/1.2.")],
+    to: Annotated[str, typer.Option("--to", "-l", help="Selector; empty means every device.")] = "",
+    stages: Annotated[str, typer.Option("--stages", help="Exposure caps, as in 1,25%,100%; else the release's.")] = "",
+    policy: Annotated[Path | None, typer.Option("--policy", help="A policy file, TOML or JSON.")] = None,
+    direct: Annotated[bool, typer.Option("--direct", help="No canaries and no gate: a first installation.")] = False,
+    seed: Annotated[str, typer.Option("--seed", help="Seed of the draw; else the server draws one.")] = "",
+    server: Server = NO_SERVER,
+    token: Token = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Start a staged rollout.
+
+    Example: drupelet rollout start kiosk/1.2 --to 'site=lab' --stages 1,3,5
+    """
+    document = _policy(policy) if policy is not None else {}
+    if direct:
+        document["design"] = "none"
+    body: dict[str, object] = {"release": release, "selector": to, "policy": document, "seed": seed}
+    if stages:
+        body["stages"] = [stage.strip() for stage in stages.split(",")]
+    page = Api(server, token).post("/rollouts", body)
+    show(page, output=output, columns=COLUMNS, rows=[_row(page["rollout"])])
+
+
+def _policy(path: Path) -> dict[str, Any]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CoreNotFound(f"cannot read it: {error.strerror}", where=str(path)) from error
+    if len(data) > POLICY_BYTES_MAX:
+        raise BadInput(f"{len(data)} bytes where at most {POLICY_BYTES_MAX} are allowed", where=str(path))
+    try:
+        found = json.loads(data) if path.suffix == ".json" else tomllib.loads(data.decode())
+    except ValueError as error:
+        raise BadInput(f"neither TOML nor JSON: {error}", where=str(path)) from error
+    if not isinstance(found, dict):
+        raise BadInput("a policy is a table of fields", where=str(path))
+    return found
+
+
+def _row(view: dict[str, Any]) -> tuple[object, ...]:
+    stage = f"{view['stage'] + 1} of {len(view['stages'])}"
+    devices = ", ".join(f"{count} {word}" for word, count in sorted(view["counts"].items()))
+    since = ago(view["changed_at"], now_ms=int(time.time() * 1000))
+    return view["id"], view["release"], view["state"], stage, devices, since, view["reason"]
+
+
+@app.command("list")
+def list_rollouts(
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000)] = 50,
+    server: Server = NO_SERVER,
+    token: Token = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """List rollouts, the newest first.
+
+    Example: drupelet rollout list -o json
+    """
+    found = Api(server, token).pages("/rollouts", key="before", limit=limit)
+    show(found, output=output, columns=COLUMNS, rows=[_row(view) for view in found])
+
+
+@app.command("show")
+def show_one(number: Number, server: Server = NO_SERVER, token: Token = "", output: Output = Format.TABLE) -> None:
+    """Show a rollout: its devices, the verdict and what it rests on.
+
+    Example: drupelet rollout show 3
+    """
+    page = Api(server, token).get(f"/rollouts/{number}")
+    if output is Format.JSON:
+        print_json(page)
+        return
+    view = page["rollout"]
+    show(page, output=output, columns=COLUMNS, rows=[_row(view)])
+    if view["waits_for"]:
+        print(f"waits for: {view['waits_for']}")
+    if view["verdict"]:
+        print(view["verdict"]["reason"])
+        for finding in view["verdict"]["findings"]:
+            print(f"  {finding['says']}")
+    rows = [(m["device"], m["standing"], m["pairs"], m["stratum"], m["failure"]) for m in page["members"]]
+    show(page, output=output, columns=("device", "standing", "pairs", "stratum", "failure"), rows=rows)
+
+
+@app.command()
+def watch(
+    number: Number,
+    server: Server = NO_SERVER,
+    token: Token = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Follow a rollout until it ends; exits with 8 unless it completes.
+
+    Example: drupelet rollout watch 3
+    """
+    api = Api(server, token)
+    said = ""
+    for change in api.changes():
+        if change and not change.startswith(("hello", "rollout", "everything")):
+            continue
+        view = api.get(f"/rollouts/{number}")["rollout"]
+        if output is Format.JSON:
+            line = json.dumps(view, sort_keys=True)
+        else:
+            waits = f"; waits for {view['waits_for']}" if view["waits_for"] else ""
+            line = f"{view['state']}, stage {view['stage'] + 1} of {len(view['stages'])}: {view['reason']}{waits}"
+        if line != said:
+            print(line, flush=True)
+            said = line
+        if view["ended"]:
+            if view["state"] != "completed":
+                raise Refused(f"it ended {view['state']}: {view['reason']}", where=f"rollout {number}")
+            return
+
+
+def _command(verb: str, number: int, reason: str, api: Api) -> None:
+    view = api.post(f"/rollouts/{number}/{verb}", {"reason": reason})["rollout"]
+    say(f"rollout {number}: {verb} is asked for; it was {view['state']}")
+
+
+@app.command()
+def pause(number: Number, reason: Reason = "", server: Server = NO_SERVER, token: Token = "") -> None:
+    """Expose nobody else until resumed; those that have it keep it and go on being judged.
+
+    Example: drupelet rollout pause 3 --reason 'lunch'
+    """
+    _command("pause", number, reason, Api(server, token))
+
+
+@app.command()
+def resume(number: Number, reason: Reason = "", server: Server = NO_SERVER, token: Token = "") -> None:
+    """Go on after a pause.
+
+    Example: drupelet rollout resume 3
+    """
+    _command("resume", number, reason, Api(server, token))
+
+
+@app.command()
+def abort(number: Number, reason: Reason = "", server: Server = NO_SERVER, token: Token = "") -> None:
+    """Take the release back from every device that has it, without condemning it.
+
+    Example: drupelet rollout abort 3 --reason 'wrong devices'
+    """
+    _command("abort", number, reason, Api(server, token))
+
+
+@app.command()
+def rollback(number: Number, reason: Reason = "", server: Server = NO_SERVER, token: Token = "") -> None:
+    """Take the release back from every device that has it, and condemn it; works after completion too.
+
+    Example: drupelet rollout rollback 3 --reason 'customers complain'
+    """
+    _command("rollback", number, reason, Api(server, token))
