@@ -33,7 +33,7 @@ CheckpointFolder = Annotated[
     Path, typer.Option("--checkpoint", help="Folder in Hugging Face's layout.", show_default=False)
 ]
 PackageFolder = Annotated[Path, typer.Argument(help="Folder that `drupelet forge build` wrote.", show_default=False)]
-COLUMNS = ("variant", "MiB", "KL mean", "KL p99", "top-1", "tokens/s", "TTFT ms", "memory MiB", "canonical", "verdict")
+COLUMNS = ("variant", "MiB", "KL mean", "top-1", "tokens/s", "TTFT ms", "RAM MiB", "prompts", "verdict")
 
 
 @app.command()
@@ -146,7 +146,6 @@ def _show_report(report: Report, output: Format) -> None:
                 one.name,
                 f"{one.size_bytes / 2**20:.1f}",
                 f"{quality.kl_mean:.5f}" if quality else "",
-                f"{quality.kl_p99:.4f}" if quality else "",
                 f"{quality.top1_agreement:.1%}" if quality else "",
                 f"{one.tokens_per_second:.0f}",
                 f"{one.ttft_ms:.1f}",
