@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,7 @@ class Children:
         self._post = post
         self._running: dict[Slot, Running] = {}
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
-        self._stopping: set[asyncio.Task[object]] = set()
+        self._ending: set[asyncio.Task[object]] = set()
 
     def get(self, slot: Slot) -> Running | None:
         """Return the slot's child if it is ready."""
@@ -84,9 +84,7 @@ class Children:
         if running is None:
             self._tasks[effect.slot].cancel()
             return
-        stopping: asyncio.Task[object] = asyncio.get_running_loop().create_task(running.child.stop())
-        self._stopping.add(stopping)
-        stopping.add_done_callback(self._stopping.discard)
+        self._background(running.child.stop())
 
     def rest(self, effect: Rest) -> None:
         """Say `Rested` later: the rest doubles with each failure."""
@@ -108,7 +106,12 @@ class Children:
                 async with asyncio.timeout(1.0):
                     await asyncio.shield(asyncio.gather(task, return_exceptions=True))
             task.cancel()
-        await asyncio.gather(*tasks, *self._stopping, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._ending, return_exceptions=True)
+
+    def _background(self, work: Coroutine[object, object, object]) -> None:
+        task: asyncio.Task[object] = asyncio.get_running_loop().create_task(work)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def _spec(self, load: Load) -> ChildSpec:
         settings = self._settings
@@ -160,7 +163,7 @@ class Children:
         _log.info("child in slot %s ended: %s (%s)", slot.value, ended.reason.value, ended.words)
         self._post(Died(slot, turn, ended.reason, ended.words, stable=stable))
         running.gone.set()
-        await running.upstream.close()
+        self._background(running.upstream.close())
 
     async def _failure(self, slot: Slot, turn: int, load: Load, error: DrupeletError) -> StartDidFail:
         if not isinstance(error, StartFailed):

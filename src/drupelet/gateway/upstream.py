@@ -10,8 +10,9 @@ about 0.1 ms.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from drupelet.gateway.errors import ChildGone
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
 """A whole answer larger than this is not one."""
 READ_BYTES = 64 * 1024
+_CLOSE_S_MAX = 5.0
+"""The kernel closes a dead child's connections at once."""
 TAIL_BYTES = 4_096
 """The last event of a stream is about 600 bytes."""
 _TEXT_MARKS = (b'"content":"', b'"tool_calls":[', b'"reasoning_content":"')
@@ -105,16 +108,32 @@ class Upstream:
             read_bufsize=READ_BYTES,
             timeout=aiohttp.ClientTimeout(total=None, connect=10.0),
         )
+        self._asked = 0
+        self._quiet = asyncio.Event()
+        self._quiet.set()
 
     @asynccontextmanager
     async def chat(self, body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
         """Ask for a completion; leaving the context early takes the question back. Raises those in `GONE`."""
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
-        async with self._session.post("http://engine/v1/chat/completions", data=body, headers=headers) as answer:
-            yield answer
+        self._asked += 1
+        self._quiet.clear()
+        try:
+            async with self._session.post("http://engine/v1/chat/completions", data=body, headers=headers) as answer:
+                yield answer
+        finally:
+            self._asked -= 1
+            if not self._asked:
+                self._quiet.set()
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close what is open, after those who ask have noticed that the child is gone.
+
+        Closing aiohttp's session under a reader would leave the reader waiting for ever.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S_MAX):
+                await self._quiet.wait()
         await self._session.close()
 
 
