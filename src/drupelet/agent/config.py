@@ -74,16 +74,22 @@ class GatewaySettings(Section, frozen=True, kw_only=True):
 
 
 class HardwareSettings(Section, frozen=True, kw_only=True):
-    """What the device is, where it cannot be seen, and where sensors are."""
+    """What the device is, where it cannot be seen."""
 
     board: Annotated[str, Meta(max_length=64)] = ""
     """Empty asks the device tree."""
     npu: Annotated[str, Meta(max_length=64)] = ""
     firmware: Annotated[str, Meta(max_length=64)] = ""
     driver: Annotated[str, Meta(max_length=64)] = ""
-    sys_root: PathText = "/sys"
-    vcgencmd: Annotated[str, Meta(max_length=4096)] = "vcgencmd"
     simulated: bool = False
+    """Shown wherever the device is."""
+
+
+class SensorSettings(Section, frozen=True, kw_only=True):
+    """Where the machine is felt. Other paths serve simulated boards."""
+
+    sys_root: PathText = "/sys"
+    vcgencmd: Annotated[tuple[PathText, ...], Meta(min_length=1, max_length=8)] = ("vcgencmd",)
 
 
 class Updates(Section, frozen=True, kw_only=True):
@@ -123,6 +129,7 @@ class Config(Section, frozen=True, kw_only=True):
     trust: TrustSettings = TrustSettings()
     gateway: GatewaySettings = GatewaySettings()
     hardware: HardwareSettings = HardwareSettings()
+    sensors: SensorSettings = SensorSettings()
     updates: Updates = Updates()
     limits: Limits = Limits()
 

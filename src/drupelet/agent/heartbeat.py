@@ -7,7 +7,7 @@ from collections.abc import Callable
 from drupelet import __version__
 from drupelet.agent.effects import Ports
 from drupelet.agent.model import DeviceState
-from drupelet.core.errors import DrupeletError, NotAllowed, Unavailable
+from drupelet.core.errors import DrupeletError, NotAllowed, NotFound, Unavailable
 from drupelet.wire.device_api import DeviceEvent, DeviceStatus, PollRequest
 from drupelet.wire.orders import Order
 
@@ -45,6 +45,8 @@ class Heartbeat:
         self._due_ms = ports.clock.monotonic_ms()
         self._acked = 0
         self._told = 0
+        self.taken = 0
+        """The journal's sequence that the fleet knows; more than ours says that our journal was lost."""
         self.said = "not yet"
         """How the last poll went, for people."""
 
@@ -88,6 +90,7 @@ class Heartbeat:
             self._wait(error)
             return None
         self._acked = max(self._acked, min(reply.events_taken, state.seq))
+        self.taken = reply.events_taken
         if reply.windows_taken:
             self._ports.spool.ack(reply.windows_taken)
         backlog = len(windows) == WINDOWS_A_POLL or len(events) == EVENTS_A_POLL
@@ -97,7 +100,7 @@ class Heartbeat:
     def _director(self) -> Order | None:
         try:
             order = self._ports.trust.refresh_director()
-        except (Unavailable, NotAllowed) as error:
+        except (Unavailable, NotAllowed, NotFound) as error:
             self._wait(error)
             return None
         self._backoff.worked()

@@ -35,6 +35,7 @@ JOURNAL_BYTES_MAX = 64 * 1024 * 1024
 """More than any journal can reach between compactions; a larger file is damage."""
 COMPACT_BYTES: Final = 512 * 1024
 """Compact past this size: a week of probation on one release, or about twenty updates."""
+SEQ_MAX = 1 << 52
 KEPT_NAME = "damaged.jsonl"
 
 
@@ -261,6 +262,11 @@ class Journal:
             return False
         self._begin(self.state)
         return True
+
+    def skip_to(self, seq: int) -> None:
+        """Number on past `seq`: a fleet that knows later entries than these would take new ones for old."""
+        if self.state.seq < seq < SEQ_MAX:
+            self._begin(msgspec.structs.replace(self.state, seq=seq))
 
     def _begin(self, state: DeviceState) -> None:
         line = line_of(Snapshot(state=state))

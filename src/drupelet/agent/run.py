@@ -202,6 +202,7 @@ class Agent:
             self._note(getattr(error, "reason", Reason.BAD_METADATA), error.line())
             self._heartbeat.said = error.line()[:1000]
             return
+        self._journal.skip_to(self._heartbeat.taken)
         if order is not None:
             self.obey(order)
 
