@@ -7,13 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from drupelet.cli.main import main
 from drupelet.depot import FilesDepot, HttpFetch, blob_path
+from drupelet.durable import PosixDisk
+from drupelet.trust import ImageRepository
 from tests.depot.conftest import BLOB, DIGEST
+from tests.fakes.trust_world import NOON, PASSPHRASE, make_keys
 
 
 def run(*arguments: str) -> int:
@@ -35,6 +39,21 @@ def test_put_and_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     path.write_bytes(BLOB[:-1])
     assert run("depot", "check", folder, "-o", "json") == 7
     assert [row["state"] for row in json.loads(capsys.readouterr().out)] == ["bad"]
+
+
+@pytest.mark.parametrize("everything", [(), ("--everything",)])
+def test_renew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, everything: tuple[str, ...]) -> None:
+    monkeypatch.setenv("DRUPELET_PASSPHRASE", PASSPHRASE)
+    keys, folder = make_keys(tmp_path / "keys"), tmp_path / "depot"
+    ImageRepository(PosixDisk(), folder, keys, lambda: NOON - timedelta(days=9999)).create()
+    before = (folder / "metadata" / "timestamp.json").read_bytes()
+    command = ("depot", "renew", str(folder), "--keys", str(tmp_path / "keys"), *everything)
+    assert run(*command) == 5
+    (folder / "metadata" / "timestamp.json").unlink()
+    ImageRepository(PosixDisk(), folder, keys, lambda: datetime.now(UTC)).create()
+    assert run(*command) == 0
+    assert (folder / "metadata" / "timestamp.json").read_bytes() != before
+    assert (folder / "metadata" / "2.kiosk.json").exists() is bool(everything)
 
 
 def test_a_taken_port_and_a_missing_folder_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

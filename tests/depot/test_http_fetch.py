@@ -8,7 +8,7 @@ import pytest
 
 from drupelet.core.errors import NotFound
 from drupelet.core.states import Reason
-from drupelet.depot import HttpFetch, HttpSource, SourceUnreachable
+from drupelet.depot import HttpFetch, HttpSource, SourceUnreachable, TokenRefused
 from drupelet.depot.errors import BadAddress
 from drupelet.wire.codec import TooLarge
 from tests.fakes.rude_server import rude_server
@@ -54,3 +54,8 @@ def test_a_whole_file_has_a_deadline() -> None:
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(BadAddress):
         HttpSource(address)
+
+
+def test_a_refused_token_is_told_from_other_troubles() -> None:
+    with rude_server(BODY, "wants a token") as server, pytest.raises(TokenRefused):
+        HttpFetch().get(server.address, bytes_max=10_000, token="old")

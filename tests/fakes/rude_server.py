@@ -25,6 +25,7 @@ MANNERS = (
     "flipped",
     "busy",
     "gone",
+    "wants a token",
     "silent",
 )
 PIECE = 64 * 1024
@@ -55,6 +56,8 @@ class RudeServer:
                 self._send(request, 503, b"busy")
             case "gone":
                 self._send(request, 404, b"gone")
+            case "wants a token":
+                self._send(request, 401, b"who are you?")
             case "silent":
                 self.stopping.wait()
             case "endless":

@@ -10,8 +10,9 @@ import pytest
 
 from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.names import ReleaseId
+from drupelet.core.states import Reason
 from drupelet.durable import DiskFull, Locked, PosixDisk
-from drupelet.trust import Director, ImageRepository, Images, KeyRing, TargetInfo
+from drupelet.trust import Director, ImageRepository, Images, KeyRing, NotTrusted, TargetInfo
 from drupelet.trust.errors import AlreadyThere, BadKeyFile
 from tests.fakes.trust_world import NOON, PASSPHRASE, TrustWorld, a_manifest
 
@@ -137,3 +138,16 @@ def test_an_expired_signature_time_is_not_believed(world: TrustWorld) -> None:
 
     assert signed_at(make_targets(version=1, now=NOON, expires=NOON + timedelta(days=1))) == NOON
     assert signed_at(make_targets(version=1, now=NOON, expires=NOON - timedelta(days=1))) is None
+
+
+def test_renewing_everything_keeps_releases_installable_for_years(world: TrustWorld) -> None:
+    target = world.release("1.1")
+    for _ in range(3):
+        world.clock += timedelta(days=360)
+        with pytest.raises(NotTrusted) as caught:
+            world.device().images.look_up(target.path)
+        assert caught.value.reason is Reason.EXPIRED
+        world.images.renew()
+        assert world.device().images.look_up(target.path) == target
+    world.release("1.2")
+    assert len(world.images.releases()) == 2

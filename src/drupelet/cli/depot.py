@@ -1,4 +1,4 @@
-"""`drupelet depot`: serve a folder of artifacts, put blobs in, check them."""
+"""`drupelet depot`: serve a folder of artifacts, put blobs in, check them, renew signatures."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import errno
 import os
 import socket
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from drupelet.cli.output import Format, Output, say, show
+from drupelet.cli.passphrase import PassphraseFile, passphrase
 from drupelet.core.errors import BadInput, Conflict
 from drupelet.depot.errors import BlobRefused
 from drupelet.depot.files import FilesDepot
 from drupelet.durable import PosixDisk
+from drupelet.trust.keys import KeyRing
+from drupelet.trust.publisher import ImageRepository
 
 app = typer.Typer()
 
@@ -82,6 +86,29 @@ def check(folder: Folder, output: Output = Format.TABLE) -> None:
     show(value, output=output, columns=("digest", "state", "detail"), rows=rows)
     if any(state == "bad" for _, state, _ in rows):
         raise typer.Exit(BlobRefused.exit_code)
+
+
+@app.command()
+def renew(
+    folder: Folder,
+    keys: Annotated[Path, typer.Option("--keys", help="The key ring's folder.", show_default=False)],
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Sign all roles, not the timestamp alone; needs their keys.")
+    ] = False,
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Sign a depot's metadata anew before they expire: the timestamp every few weeks, everything once a year.
+
+    Example: drupelet depot renew depot --keys keys
+    """
+    ring = KeyRing(PosixDisk(), keys.absolute(), passphrase=passphrase(passphrase_file))
+    disk = PosixDisk(folder_mode=0o755)
+    images = ImageRepository(disk, folder.absolute(), ring, lambda: datetime.now(UTC))
+    if everything:
+        images.renew()
+    else:
+        images.refresh_timestamp()
+    say(f"Signed {'all metadata' if everything else 'the timestamp'} of {folder} anew.")
 
 
 def _listen(host: str, port: int) -> socket.socket:

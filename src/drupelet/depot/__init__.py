@@ -1,7 +1,7 @@
 """Where blobs lie, and how they come to a device: files and HTTP behind one port, resumable, hashed on the way."""
 
 from drupelet.depot.download import Download, Progress
-from drupelet.depot.errors import BlobRefused, NoBlob, SourceUnreachable
+from drupelet.depot.errors import BlobRefused, NoBlob, SourceUnreachable, TokenRefused
 from drupelet.depot.files import FilesDepot
 from drupelet.depot.http import HttpFetch, HttpSource, make_pool
 from drupelet.depot.ports import Source, blob_path
@@ -16,6 +16,7 @@ __all__ = [
     "Progress",
     "Source",
     "SourceUnreachable",
+    "TokenRefused",
     "blob_path",
     "make_pool",
 ]

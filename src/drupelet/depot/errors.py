@@ -12,7 +12,7 @@ BadInput (core)
 
 from __future__ import annotations
 
-from drupelet.core.errors import BadInput, NotFound, Unavailable, Untrusted
+from drupelet.core.errors import BadInput, NotAllowed, NotFound, Unavailable, Untrusted
 from drupelet.core.states import Reason
 
 
@@ -38,6 +38,10 @@ class NoBlob(NotFound):
     """This depot does not hold it."""
 
     reason = Reason.SERVER_UNREACHABLE
+
+
+class TokenRefused(NotAllowed):
+    """The server wants another token (401): an expired one is replaced, and the request repeated."""
 
 
 class BadAddress(BadInput):

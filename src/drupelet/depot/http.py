@@ -19,7 +19,7 @@ from drupelet import __version__
 from drupelet.core.errors import NotFound
 from drupelet.core.names import Digest
 from drupelet.core.states import Reason
-from drupelet.depot.errors import BadAddress, BlobRefused, NoBlob, SourceUnreachable
+from drupelet.depot.errors import BadAddress, BlobRefused, NoBlob, SourceUnreachable, TokenRefused
 from drupelet.depot.ports import blob_path
 from drupelet.wire.codec import TooLarge
 
@@ -75,7 +75,10 @@ class HttpFetch:
         self._monotonic = monotonic
 
     def get(self, url: str, *, bytes_max: int, token: str = "") -> bytes:
-        """Return the body at `url`. Raises `NotFound` (403, 404), `SourceUnreachable` or `TooLarge`."""
+        """Return the body at `url`.
+
+        Raises `NotFound` (403, 404), `TokenRefused` (401), `SourceUnreachable` or `TooLarge`.
+        """
         headers = dict(_HEADERS)
         if token:
             headers["Authorization"] = f"Bearer {token}"
@@ -83,6 +86,8 @@ class HttpFetch:
         with _request(self._pool, url, headers) as response:
             if response.status in (403, 404):
                 raise NotFound(f"the server answers {response.status}", where=url)
+            if response.status == 401:
+                raise TokenRefused("the server does not accept the token", where=url, fix="ask for a new one")
             _refuse_unusable(response, url, (200,))
             said = _content_length(response)
             if said is not None and said > bytes_max:

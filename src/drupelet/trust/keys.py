@@ -234,7 +234,7 @@ def read_signer(path: Path, *, passphrase: str) -> Signer:
             fix="encrypt it: openssl pkcs8 -topk8 -v2 aes-256-cbc",
         )
     try:
-        key = load_pem_private_key(data, password=passphrase.encode())
+        key = load_pem_private_key(data, password=_bytes_of(passphrase))
     except (ValueError, TypeError) as error:
         # The cause may quote what it could not parse: leave it out.
         raise WrongPassphrase(
@@ -307,8 +307,13 @@ def _make(name: str, repository: Literal["image", "director"], roles: tuple[str,
     return _Made(info, private)
 
 
+def _bytes_of(passphrase: str) -> bytes:
+    """Return the passphrase as bytes; one from the environment may hold bytes that are not UTF-8."""
+    return passphrase.encode("utf-8", "surrogateescape")
+
+
 def _sealed(private: Ed25519PrivateKey, passphrase: str) -> bytes:
-    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(passphrase.encode()))
+    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(_bytes_of(passphrase)))
 
 
 def _root(keys: Sequence[_Made], threshold: int, *, now: datetime, expires: datetime) -> bytes:

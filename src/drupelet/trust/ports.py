@@ -11,7 +11,7 @@ class Fetch(Protocol):
     def get(self, url: str, *, bytes_max: int, token: str = "") -> bytes:
         """Return the body at `url`, sending `token` as bearer token if there is one.
 
-        Raises core's `NotFound` (HTTP 403 and 404), `Unavailable` (no or no usable answer) or the wire's `TooLarge`
-        (more than `bytes_max` bytes, said or sent).
+        Raises core's `NotFound` (HTTP 403 and 404), `NotAllowed` (401: the token), `Unavailable` (no or no usable
+        answer) or the wire's `TooLarge` (more than `bytes_max` bytes, said or sent).
         """
         ...

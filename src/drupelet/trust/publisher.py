@@ -34,9 +34,19 @@ from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.names import ReleaseId
 from drupelet.core.states import Reason
 from drupelet.durable import Disk
+from drupelet.trust.clock import whole_second
 from drupelet.trust.errors import AlreadyThere, ClockUnlikely, NotTrusted
 from drupelet.trust.keys import KeyRing, family_key
-from drupelet.trust.roles import TargetInfo, make_snapshot, make_targets, make_timestamp, meta_of, sign, signed_at
+from drupelet.trust.roles import (
+    TargetInfo,
+    make_snapshot,
+    make_targets,
+    make_timestamp,
+    meta_of,
+    our_field,
+    sign,
+    signed_at,
+)
 from drupelet.trust.staged import LIMITS
 from drupelet.wire.codec import encode_canonical
 from drupelet.wire.manifest import ReleaseManifest, manifest_path, release_of_path
@@ -108,7 +118,7 @@ class ImageRepository:
             )
         target = TargetInfo.of(manifest.path, data)
         with self._lock():
-            _, role = self._family(manifest.release)
+            role = self._family(manifest.release)
             there = role.targets.get(target.path)
             if there is not None and TargetInfo.of_target(there) != target:
                 raise AlreadyThere(
@@ -125,7 +135,7 @@ class ImageRepository:
     def revoke(self, release: ReleaseId) -> None:
         """Take a release out of the repository, finally: no device will install it once it has seen this."""
         with self._lock():
-            _, role = self._family(release)
+            role = self._family(release)
             path = manifest_path(release)
             if path not in role.targets:
                 raise NotFound(f"{release} is not in the image repository", where=str(self._folder))
@@ -139,11 +149,27 @@ class ImageRepository:
             now = self._time_to_sign(timestamp)
             self._write_timestamp(timestamp.snapshot_meta, version=timestamp.version + 1, now=now)
 
+    def renew(self) -> None:
+        """Sign every role but the root anew, before one of them expires. Needs all image keys but the root's."""
+        with self._lock():
+            timestamp = self._timestamp()
+            snapshot = self._snapshot(timestamp)
+            now = self._time_to_sign(timestamp)
+            meta = dict(snapshot.meta)
+            for name in ("targets", *self._keys.families):
+                role = self._role(snapshot, name)
+                role.version += 1
+                role.expires = whole_second(now + self._lifetimes.targets)
+                role.unrecognized_fields |= our_field(now=now)
+                key = "image-targets" if name == "targets" else family_key(name)
+                meta[f"{name}.json"] = self._write_role(name, role, key)
+            self._publish(meta, version=snapshot.version + 1, now=now, timestamp_version=timestamp.version + 1)
+
     def releases(self) -> tuple[tuple[ReleaseId, TargetInfo], ...]:
         """Return the releases vouched for now, in order."""
         found = []
         for family in self._keys.families:
-            role = self._role_of(family)[1]
+            role = self._role_of(family)
             for target in role.targets.values():
                 info = TargetInfo.of_target(target)
                 if info is not None:
@@ -165,15 +191,20 @@ class ImageRepository:
         role.delegations = Delegations(dict(keys), delegated)
         return role
 
-    def _family(self, release: ReleaseId) -> tuple[Snapshot, Targets]:
+    def _family(self, release: ReleaseId) -> Targets:
         if release.family not in self._keys.families:
             there = ", ".join(self._keys.families)
             raise NotFound(f"these keys do not sign {release.family}", fix=f"they sign {there}")
         return self._role_of(release.family)
 
-    def _role_of(self, family: str) -> tuple[Snapshot, Targets]:
-        snapshot = self._snapshot(self._timestamp())
-        return snapshot, self._read(f"{snapshot.meta[f'{family}.json'].version}.{family}.json", Targets)
+    def _role_of(self, family: str) -> Targets:
+        return self._role(self._snapshot(self._timestamp()), family)
+
+    def _role(self, snapshot: Snapshot, name: str) -> Targets:
+        meta = snapshot.meta.get(f"{name}.json")
+        if meta is None:
+            raise NotFound(f"this depot's image repository has no role {name}", where=str(self._folder))
+        return self._read(f"{meta.version}.{name}.json", Targets)
 
     def _replace_family(self, family: str, role: Targets, targets: list[TargetFile]) -> None:
         timestamp = self._timestamp()

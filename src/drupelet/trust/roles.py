@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from securesystemslib.signer import Signer
 from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 
+from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest
 from drupelet.trust.clock import parsed, whole_second, written
 
@@ -45,9 +46,11 @@ class TargetInfo:
 
     @classmethod
     def of_target(cls, target: TargetFile) -> TargetInfo | None:
-        """Return what verified metadata says, or None if it names no SHA-256."""
-        sha256 = target.hashes.get("sha256")
-        return cls(target.path, target.length, Digest.of_hex(sha256)) if sha256 else None
+        """Return what verified metadata says, or None if it names no SHA-256 as we write it."""
+        try:
+            return cls(target.path, target.length, Digest.of_hex(target.hashes.get("sha256", "")))
+        except BadInput:
+            return None
 
     def as_target(self, custom: Mapping[str, Any] | None = None) -> TargetFile:
         """Return it as TUF writes it."""

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from drupelet.core.errors import BadInput
-from drupelet.core.names import Digest, ReleaseId
+from drupelet.core.names import Digest
 from drupelet.core.states import Reason
 from drupelet.durable import Disk
 from drupelet.trust.errors import NotTrusted
@@ -32,7 +32,7 @@ from drupelet.trust.ports import Fetch
 from drupelet.trust.roles import TargetInfo, device_of
 from drupelet.trust.staged import LIMITS, Staged
 from drupelet.wire.codec import TooLarge, decode, encode
-from drupelet.wire.manifest import ReleaseManifest, manifest_path
+from drupelet.wire.manifest import MANIFEST_NAME, ReleaseManifest
 from drupelet.wire.orders import Order
 
 ROOT_CHECK_EVERY_S = 3600.0
@@ -180,7 +180,7 @@ class Verifier:
             return None, None
         target = TargetInfo.of_target(targets[0])
         order = _order_in(_json(targets[0].custom), where=self._url)
-        if target is None or order.manifest != target.sha256.text or target.path != _path_of(order):
+        if target is None or order.manifest != target.sha256.text or target.path != f"{order.release}/{MANIFEST_NAME}":
             raise NotTrusted(
                 "the order and the file it points at do not belong together",
                 reason=Reason.BAD_METADATA,
@@ -222,10 +222,6 @@ class Verifier:
 
 def _target_memory(target: TargetInfo) -> TargetMemory:
     return TargetMemory(path=target.path, length=target.length, sha256=target.sha256.text)
-
-
-def _path_of(order: Order) -> str:
-    return manifest_path(ReleaseId.parse(order.release))
 
 
 def _json(custom: Any) -> str:
