@@ -82,9 +82,13 @@ def units(role: Role, *, executable: str = EXECUTABLE) -> tuple[UnitFile, ...]:
 
 def after(role: Role) -> tuple[tuple[str, ...], ...]:
     """Return the commands that make the written files count, in order."""
+    # Root ran `agent init`, and the key it made is root's; systemd-tmpfiles refuses to hand over what lies in a folder
+    # that is another's already.
+    hand_over = (("chown", "-R", "-h", "drupelet:drupelet", "/var/lib/drupelet"),) if role is Role.DEVICE else ()
     return (
         ("systemd-sysusers",),
         ("systemd-tmpfiles", "--create"),
+        *hand_over,
         ("systemctl", "daemon-reload"),
         ("systemctl", "enable", "--now", *role.services),
     )
