@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from drupelet.core.names import Digest, ReleaseId
 from drupelet.core.states import Reason
 from drupelet.durable import DiskFull
 from drupelet.trust import Director, Images, NotTrusted
+from drupelet.trust.errors import StagingFailed
 from drupelet.trust.verifier import ROOT_CHECK_EVERY_S
 from drupelet.wire.orders import Condemned
 from tests.fakes.trust_world import NOON, TrustWorld, a_manifest
@@ -119,19 +122,58 @@ def test_a_manifest_that_does_not_lie_in_the_depot_is_a_passing_trouble(world: T
         device.vouch(order)
 
 
-def test_damaged_memory_counts_as_absent(world: TrustWorld) -> None:
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 1]) + data[len(data) // 2 + 1 :],
+    "truncated": lambda data: data[: len(data) // 2],
+    "emptied": lambda _: b"",
+    "doubled": lambda data: data + data,
+    "deleted": lambda _: None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_memory_counts_as_absent(world: TrustWorld, damage: str) -> None:
     order = world.command(world.release("1.1"), serial=1)
     world.device().refresh_director()
     world.device().vouch(order)
     for path in (world.folder / "devices" / "a").rglob("*.json"):
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
+        damaged = DAMAGES[damage](path.read_bytes())
+        path.unlink()
+        if damaged is not None:
+            path.write_bytes(damaged)
     device = world.device()
     assert device.order is None
     assert device.remembered(Digest.parse(order.manifest)) is None
     assert device.refresh_director() == order
     assert device.vouch(order).version == "1.1"
+
+
+def test_no_room_for_staging_is_said_and_changes_nothing(
+    world: TrustWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    world.command(world.release("1.1"), serial=1)
+    device = world.device()
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+        with pytest.raises(StagingFailed, match="temporary files"):
+            device.refresh_director()
+    assert device.order is None
+    assert device.refresh_director() is not None
+
+
+def test_staging_folders_are_gone_afterwards(
+    world: TrustWorld, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    order = world.command(world.release("1.1"), serial=1)
+    device = world.device()
+    device.refresh_director()
+    device.vouch(order)
+    world.network.overlay["depot/metadata/timestamp.json"] = b"nonsense"
+    with pytest.raises(NotTrusted):
+        device.vouch(order)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_manifests_no_longer_needed_are_forgotten(world: TrustWorld) -> None:

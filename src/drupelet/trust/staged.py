@@ -83,23 +83,32 @@ class Staged:
         self, *, bootstrap: bytes, known: Known, get: Callable[[str, int], bytes], reference: datetime, where: str
     ) -> None:
         self._where = where
-        self._scratch = tempfile.TemporaryDirectory(prefix="drupelet-trust-")
+        with self._said_plainly():
+            self._scratch = tempfile.TemporaryDirectory(prefix="drupelet-trust-")
         self._folder = Path(self._scratch.name)
+        try:
+            self._updater = self._prepared(known, _Fetcher(get), bootstrap)
+        except BaseException:
+            self._scratch.cleanup()
+            raise
+        self._trusted = self._updater._trusted_set
+        self._trusted.reference_time = reference
+
+    def _prepared(self, known: Known, fetcher: FetcherInterface, bootstrap: bytes) -> Updater:
+        """Lay out what is known in the staging folder and return an updater over it."""
         with self._said_plainly():
             (self._folder / ROOT_HISTORY).mkdir()
             for name, data in known.roots.items():
                 (self._folder / ROOT_HISTORY / name).write_bytes(data)
             for name, data in known.files.items():
                 (self._folder / name).write_bytes(data)
-            self._updater = Updater(
+            return Updater(
                 metadata_dir=str(self._folder),
                 metadata_base_url="",
-                fetcher=_Fetcher(get),
+                fetcher=fetcher,
                 config=LIMITS,
                 bootstrap=bootstrap,
             )
-        self._trusted = self._updater._trusted_set
-        self._trusted.reference_time = reference
 
     def __enter__(self) -> Staged:
         return self
@@ -169,7 +178,9 @@ class Staged:
             raise NotTrusted(_sentence(error), reason=reason_of(error), where=self._where) from error
         except OSError as error:
             raise StagingFailed(
-                f"cannot stage metadata: {error.strerror or error}", where=str(self._folder), fix="free the disk"
+                f"cannot stage metadata: {error.strerror or error}",
+                where=str(error.filename or self._where),
+                fix="make room in the folder for temporary files",
             ) from error
 
 
