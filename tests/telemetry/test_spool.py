@@ -114,6 +114,44 @@ def test_a_device_that_lost_its_state_learns_from_the_fleet_where_to_count_on(re
     assert seqs(again)[-1] > 5_003
 
 
+def test_what_is_acknowledged_is_not_sent_again_under_a_new_number(reopen: Callable[[], Spool]) -> None:
+    spool = reopen()
+    spool.append(windows(1, 5), boot="g-1")
+    spool.peek(3)
+    spool.ack(3)
+    spool.ack(5_000)
+    assert (origins(spool), seqs(spool)) == ([4, 5], [5_001, 5_002])
+
+
+class CountingDisk(PosixDisk):
+    """Counts the bytes that are read."""
+
+    bytes_read = 0
+
+    def read_at(self, path: Path, offset: int, length: int) -> bytes:
+        data = super().read_at(path, offset, length)
+        self.bytes_read += len(data)
+        return data
+
+
+def test_acknowledged_windows_are_not_read_again(tmp_path: Path) -> None:
+    disk = CountingDisk()
+    spool = Spool(disk, tmp_path, bytes_max=BYTES_MAX)
+    spool.append(windows(1, 40), boot="g-1")
+    seen: list[int] = []
+    reads = []
+    while batch := spool.peek(10):
+        seen += [window.started_at_ms for window in batch]
+        spool.ack(batch[-1].seq)
+        before = disk.bytes_read
+        spool.peek(1)
+        spool.peek(1)
+        reads.append(disk.bytes_read - before)
+    assert seen == list(range(1, 41))
+    assert reads == sorted(reads, reverse=True)
+    assert reads[-2] < reads[0] / 2
+
+
 def torn(data: bytes) -> bytes:
     return data[:-5]
 

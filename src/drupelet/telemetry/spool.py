@@ -73,6 +73,8 @@ class _Segment:
     last: int
     count: int
     size: int
+    done: int = 0
+    """Bytes at the front that hold nothing but acknowledged or damaged lines: not read again."""
 
     @property
     def cost(self) -> int:
@@ -151,11 +153,9 @@ class Spool:
         found: list[Window] = []
         sources: dict[str, int] = {}
         total, last = 0, self._acked
-        for record, size in (pair for segment in self._segments for pair in self._records(segment)):
-            if record is None or record.window.seq <= last:
-                continue
+        for record, size in self._unacked_records():
             # A write that failed late may have left its records, and its windows were handed in again.
-            if record.source <= sources.get(record.boot, 0):
+            if record.window.seq <= last or record.source <= sources.get(record.boot, 0):
                 continue
             sources[record.boot] = record.source
             total += size
@@ -182,6 +182,16 @@ class Spool:
             for segment in done:
                 self._forget(segment)
 
+    def _unacked_records(self) -> Iterator[tuple[_Record, int]]:
+        for segment in self._segments:
+            at_front = True
+            for record, size in self._records(segment):
+                if record is None or record.window.seq <= self._acked:
+                    segment.done += size if at_front else 0
+                else:
+                    at_front = False
+                    yield record, size
+
     def _unacked(self, segment: _Segment) -> int:
         return max(0, min(segment.count, segment.last - self._acked))
 
@@ -194,13 +204,15 @@ class Spool:
 
     def _add(self, records: Sequence[_Record]) -> None:
         lines: list[bytes] = []
+        size = 0
         for at, record in enumerate(records):
             numbered = msgspec.structs.replace(record.window, seq=self._number())
             lines.append(_line(msgspec.structs.replace(record, window=numbered)))
-            if at == len(records) - 1 or sum(map(len, lines)) > self._segment_bytes // 2:
+            size += len(lines[-1])
+            if at == len(records) - 1 or size > self._segment_bytes // 2:
                 self._write(lines)
                 self._written, self._boot, self._source = self._next - 1, record.boot, record.source
-                lines = []
+                lines, size = [], 0
 
     def _write(self, lines: Sequence[bytes]) -> None:
         data = b"".join(lines)
@@ -240,7 +252,7 @@ class Spool:
 
     def _renumber(self, beyond: int) -> None:
         old, boot, source = tuple(self._segments), self._boot, self._source
-        kept = [record for segment in old for record, _ in self._records(segment) if record is not None]
+        kept = [record for record, _ in self._unacked_records()]
         self._next, self._reserved, self._acked, self._handed = beyond + 1, beyond, beyond, 0
         self._active, self._segments = None, []
         self._add(kept)
@@ -267,7 +279,7 @@ class Spool:
 
     def _records(self, segment: _Segment) -> Iterator[tuple[_Record | None, int]]:
         try:
-            data = self._disk.read_at(segment.path, 0, min(segment.size, 2 * self._bytes_max))
+            data = self._disk.read_at(segment.path, segment.done, min(segment.size, 2 * self._bytes_max))
         except NotFound:
             return
         for line in data.splitlines(keepends=True):
