@@ -37,6 +37,7 @@ COMPACT_BYTES: Final = 512 * 1024
 """Compact past this size: a week of probation on one release, or about twenty updates."""
 SEQ_MAX = 1 << 52
 KEPT_NAME = "damaged.jsonl"
+_LINE_HEAD = b'{"crc":'
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="event"):
@@ -149,6 +150,10 @@ def read(data: bytes) -> Reading:
         entry = _whole(data[offset:stop]) if end >= 0 else None
         if entry is None:
             torn, broken = stop == len(data) and not broken, True
+            # Damage may have eaten an end of line: what follows it in the same piece is still whole.
+            hidden = data.rfind(_LINE_HEAD, offset + 1, stop)
+            found = _whole(data[hidden:stop]) if hidden > 0 else None
+            salvaged += [found] if found is not None else []
         elif broken:
             salvaged.append(entry)
         else:

@@ -101,9 +101,12 @@ class SimFleet:
     events: dict[int, DeviceEvent] = field(default_factory=dict)
     windows: set[int] = field(default_factory=set)
     polls: list[PollRequest] = field(default_factory=list)
+    attempts: int = 0
+    """Heartbeats tried, answered or not."""
 
     def poll(self, request: PollRequest) -> PollReply:
         """Answer a heartbeat."""
+        self.attempts += 1
         if self.away:
             raise FleetSilent("the fleet is away")
         self.polls.append(request)
