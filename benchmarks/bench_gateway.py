@@ -1,4 +1,4 @@
-"""What the gateway costs against its own bare child, in one run: `python -m benchmarks.bench_gateway`.
+"""What the gateway costs against its own bare child, in one run: `python benchmarks/bench_gateway.py`.
 
 One real gateway process with real llama.cpp children on random weights. The same child is asked directly over its Unix
 socket and through the gateway over TCP, turn by turn, so that whatever else the machine does meets both alike. Prints
@@ -25,23 +25,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-from tests.fakes.tiny_gguf import TinyShape, write_tiny_gguf
-from tests.waiting import until
 
 from drupelet.core.names import Slot
 from drupelet.gateway.control_client import ControlClient
 from drupelet.wire.codec import encode
 from drupelet.wire.control import AskStatus, Load, Loaded, Route, Serve
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, the tests' helpers are beside us
+# isort: split
+from tests.fakes.tiny_gguf import TinyShape, write_tiny_gguf
+from tests.waiting import until
+
 SHAPES = {
     "kiosk": TinyShape(embedding=256, feed_forward=512, layers=3, heads=4, kv_heads=4),
-    "larger": TinyShape(embedding=512, feed_forward=2048, layers=8, heads=8, kv_heads=8),
+    "larger": TinyShape(embedding=512, feed_forward=1536, layers=4, heads=8, kv_heads=8),
 }
-"""About 2M parameters as the demo's model, and about 40M: still far faster than any model worth having on a Pi."""
+"""About 2M parameters as the demo's model, and about 14M: both far faster than a model worth having on a Pi."""
 ADDED_TTFT_P50_MS_MAX = 3.0
 ADDED_TTFT_P99_MS_MAX = 15.0
 SPEED_RATIO_MIN = 0.95
-SWITCH_GAP_MS_MAX = 100.0
+SWITCH_GAP_RATIO_MAX = 2.0
+"""Against the longest gap of the same load without a switch: what the machine does to a stream by itself."""
 IDLE_RSS_MIB_MAX = 80.0
 _EOS = "2"
 
@@ -66,10 +70,16 @@ class Results:
     bare_per_s: float
     gap_ms: float
     calm_gap_ms: float
+    cpu_us_per_token: float
     failures: int
     answered: int
     rss_mib: float
     idle_cpu: float
+
+    @property
+    def gap_ratio(self) -> float:
+        """The longest gap in switches against that without."""
+        return self.gap_ms / self.calm_gap_ms
 
 
 def load(path: Path, slot: Slot, version: str) -> Load:
@@ -214,20 +224,24 @@ def measure(shape: TinyShape, *, rounds: int, tokens: int, seconds: float) -> Re
             time.sleep(3.0)  # idle on purpose: this is the measurement
             idle_cpu, rss = (cpu_s(process.pid) - used) / 3.0, rss_mib(process.pid)
             socket = next((folder / "run").glob("e*.sock"))
+            short_bare, short_through = asyncio.run(against_bare(base, socket, rounds=rounds * 4, tokens=4))
+            used = cpu_s(process.pid)
             bare, through = asyncio.run(against_bare(base, socket, rounds=rounds, tokens=tokens))
+            spent = (cpu_s(process.pid) - used) / sum(timed.tokens for timed in through)
             if not isinstance(control.ask(loads[1]), Loaded):
                 raise RuntimeError("slot b was not loaded")
             run = {"clients": 4, "seconds": seconds}
             calm, _ = asyncio.run(under_switches(base, socket, control, **run, flips=False))  # type: ignore[arg-type]
             seen, failures = asyncio.run(under_switches(base, socket, control, **run, flips=True))  # type: ignore[arg-type]
-    added = sorted(one.ttft_ms - other.ttft_ms for one, other in zip(through, bare, strict=True))
+    first, first_bare = ([timed.ttft_ms for timed in seen_] for seen_ in (short_through, short_bare))
     return Results(
-        added_p50_ms=statistics.median(added),
-        added_p99_ms=added[min(len(added) - 1, int(len(added) * 0.99))],
+        added_p50_ms=statistics.median(first) - statistics.median(first_bare),
+        added_p99_ms=statistics.quantiles(first, n=100)[98] - statistics.quantiles(first_bare, n=100)[98],
         ratio=statistics.median(t.per_s for t in through) / statistics.median(t.per_s for t in bare),
         bare_per_s=statistics.median(t.per_s for t in bare),
         gap_ms=max(t.gap_ms for t in seen),
         calm_gap_ms=max(t.gap_ms for t in calm),
+        cpu_us_per_token=spent * 1e6,
         failures=failures,
         answered=len(seen),
         rss_mib=rss,
@@ -238,9 +252,9 @@ def measure(shape: TinyShape, *, rounds: int, tokens: int, seconds: float) -> Re
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=150)
+    parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     logging.disable(logging.INFO)
@@ -251,14 +265,14 @@ def main() -> None:
             ("added time to first token, p50", r.added_p50_ms, "ms", "<=", ADDED_TTFT_P50_MS_MAX),
             ("added time to first token, p99", r.added_p99_ms, "ms", "<=", ADDED_TTFT_P99_MS_MAX),
             (f"tokens/s against the bare child ({r.bare_per_s:.0f}/s)", r.ratio, "", ">=", SPEED_RATIO_MIN),
-            (f"longest gap in a switch (calm {r.calm_gap_ms:.0f} ms)", r.gap_ms, "ms", "<=", SWITCH_GAP_MS_MAX),
+            (f"longest gap in switches, {r.gap_ms:.0f} ms, against calm", r.gap_ratio, "x", "<=", SWITCH_GAP_RATIO_MAX),
             (f"requests failed in switches, of {r.answered}", r.failures, "", "<=", 0),
             (f"resident when idle (CPU {r.idle_cpu:.2%})", r.rss_mib, "MiB", "<=", IDLE_RSS_MIB_MAX),
         ]
         if chosen.json:
             print(json.dumps({"model": name, **{field: getattr(r, field) for field in Results.__slots__}}))
             continue
-        print(f"model: {name}")
+        print(f"model: {name}; the gateway's own CPU {r.cpu_us_per_token:.0f} us a token")
         for what, value, unit, sign, target in rows:
             met = value <= target if sign == "<=" else value >= target
             missed = missed or not met

@@ -269,7 +269,7 @@ def test_windows_and_metrics_count_what_happened() -> None:
             (stats,) = answer.windows[0].requests
             assert (answer.windows[0].release, stats.ok, stats.errors) == ("kiosk/1.1", 2, 0)
             assert (stats.prompt_tokens, stats.completion_tokens) == (2 * PROMPT_TOKENS, 8)
-            assert (stats.ttft.count, stats.duration.count) == (1, 2)
+            assert (stats.ttft.count, stats.duration.count) == (2, 2)
             async with w.session.get(f"{w.base}/metrics") as scraped:
                 text = await scraped.text()
             for reason in ExitReason:

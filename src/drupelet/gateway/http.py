@@ -236,6 +236,10 @@ class HttpSide:
         prompt_tokens = timings.prompt_tokens if timings else openai.prompt_tokens_guess(call.asked)
         tokens = timings.completion_tokens if timings else 0
         decode_s = timings.decode_s if timings else None
+        if call.first_token is None and decode_s is not None:
+            # A whole answer shows no first token to its client; the child had it this long before the end.
+            call.first_token = max(call.started, now - decode_s)
+            call.handle.first_token(call.first_token)
         call.handle.ended(now, ok=True, prompt_tokens=prompt_tokens, completion_tokens=tokens, decode_s=decode_s)
         self._desk.metrics.request(
             Outcome.OK,
