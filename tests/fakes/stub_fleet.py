@@ -9,6 +9,7 @@ import secrets
 import threading
 import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 
 from cryptography.exceptions import InvalidSignature
@@ -40,6 +41,8 @@ class StubFleet:
         self.polls: list[PollRequest] = []
         self.files: dict[str, bytes] = {}
         """Served under their path, such as `/metadata/1.root.json`; director files need a token."""
+        self.depot: Path | None = None
+        """A folder served under `/depot/`."""
         self.packed = False
         self.garbage = b""
         self.poll_after_ms = 1_000
@@ -56,7 +59,7 @@ class StubFleet:
                 self._send(status, answer)
 
             def do_GET(self) -> None:
-                found = stub.files.get(self.path)
+                found = stub._file(self.path)
                 self._send(200 if found is not None else 404, found or b"")
 
             def _send(self, status: int, body: bytes) -> None:
@@ -88,6 +91,12 @@ class StubFleet:
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()
+
+    def _file(self, path: str) -> bytes | None:
+        if self.depot is not None and path.startswith("/depot/"):
+            file = self.depot / path.removeprefix("/depot/")
+            return file.read_bytes() if file.is_file() else None
+        return self.files.get(path)
 
     def _answer(self, path: str, body: bytes, authorization: str) -> tuple[int, bytes]:
         match path.removeprefix("/device/v1/"):
