@@ -25,6 +25,7 @@ def of(
         (of(opening=(b"ab", b"c")), of(opening=(b"a", b"bc")), False),
         (of(header="c"), of(header="c", opening=(b"other",)), True),
         (of(header="c"), of(user="c"), False),
+        (of(header="\udcff"), of(header="\udcfe"), False),
     ],
 )
 def test_what_is_one_conversation(one: Conversation, two: Conversation, same: bool) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from drupelet.cli.compose.gateway import launcher
 from drupelet.core.errors import BadInput
 from drupelet.core.names import Slot
 from drupelet.core.states import ExitReason, Reason
@@ -126,8 +125,7 @@ def test_with_a_real_child_a_flipped_byte_is_never_served_and_the_next_entry_is(
     prompt = CanonicalPrompt(id="x", prompt="hello", tokens_max=4, expect=(Expectation(kind="contains", value="x"),))
 
     async def story() -> None:
-        with_real = launcher(Path("/tmp") / f"gw-real-{os.getpid()}")
-        async with world(launch=with_real, loads=_tiny) as w:
+        async with world(real=True, loads=_tiny) as w:
             await w.ready()
             said = await w.chat(stream=True, max_tokens=6)
             assert (said.status, said.slot) == (200, "b")
@@ -147,10 +145,53 @@ def test_with_a_real_child_a_flipped_byte_is_never_served_and_the_next_entry_is(
     play(story)
 
 
+def test_with_real_children_a_switch_under_load_drops_nothing() -> None:
+    def both(folder: Path) -> tuple[Load, ...]:
+        return tuple(
+            load_of(write_tiny_gguf(folder / f"{slot.value}.gguf", seed=seed), slot, version=f"1.{seed}")
+            for seed, slot in enumerate(Slot, start=1)
+        )
+
+    async def story() -> None:
+        async with world(real=True, loads=both) as w:
+            await w.ready()
+            assert isinstance(await w.ask(load_of(w.folder / "b.gguf", Slot.B, version="1.2")), Loaded)
+            flips = asyncio.Event()
+            served: list[str] = []
+
+            async def client(own: int) -> None:
+                while not flips.is_set():
+                    said = await w.chat(f"question {own} {len(served)}", stream=True, max_tokens=12)
+                    assert (said.status, said.body[-8:]) == (200, b"[DONE]\n\n")
+                    served.append(said.slot)
+
+            clients = [asyncio.create_task(client(own)) for own in range(3)]
+            for slot in (Slot.B, Slot.A, Slot.B):
+                await w.ask(Route(slot=slot))
+                goal = len(served) + 4
+                await until(lambda goal=goal: len(served) >= goal, what="answers after the switch")  # type: ignore[misc]
+            flips.set()
+            await asyncio.gather(*clients)
+            assert (set(served), (await w.status()).errors) == ({"a", "b"}, 0)
+
+    play(story)
+
+
+def test_children_that_are_ended_with_the_gateway_are_not_started_again() -> None:
+    async def story() -> None:
+        async with world(Slot.A) as w:
+            await w.ready()
+            w.stop.set()
+            await w.task
+            await asyncio.sleep(0.05)  # longer than the rest before a restart, here 10 ms
+            assert len(w.launcher.children) == 1
+
+    play(story)
+
+
 def test_with_a_real_child_a_flipped_byte_is_reported_as_such() -> None:
     async def story() -> None:
-        with_real = launcher(Path("/tmp") / f"gw-real-{os.getpid()}")
-        async with world(launch=with_real) as w:
+        async with world(real=True) as w:
             first, _second = _tiny(w.folder)
             refused = await w.ask(first)
             assert isinstance(refused, CannotDo)

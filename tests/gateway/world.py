@@ -15,11 +15,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from drupelet.cli.compose.gateway import launcher as real_launcher
 from drupelet.core.names import Slot
 from drupelet.durable import PosixDisk
 from drupelet.gateway.config import ChildSettings, Config, Limits, Listen
 from drupelet.gateway.control_client import ControlClient
-from drupelet.gateway.effects import Launch
 from drupelet.gateway.run import Listening, run
 from drupelet.telemetry.metrics import GatewayMetrics
 from drupelet.wire.codec import encode
@@ -147,7 +147,7 @@ async def world(
     limits: Limits | None = None,
     child: ChildSettings | None = None,
     prepare: Callable[[FakeLauncher, Path], None] | None = None,
-    launch: Launch | None = None,
+    real: bool = False,
     loads: Callable[[Path], tuple[Load, ...]] | None = None,
 ) -> AsyncIterator[World]:
     """Yield a gateway whose `serve.json` names `slots`, and check that it ends cleanly."""
@@ -165,7 +165,7 @@ async def world(
             run(
                 config(folder, limits=limits, child=child),
                 disk=PosixDisk(),
-                launch=launch or launcher,
+                launch=real_launcher(folder / "run") if real else launcher,
                 metrics=metrics,
                 stop=stop,
                 on_listening=listening.set_result,

@@ -65,6 +65,7 @@ class Children:
         self._check = check
         self._settings = settings
         self._post = post
+        self._closed = False
         self._running: dict[Slot, Running] = {}
         self._tasks: dict[Slot, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[object]] = set()
@@ -74,7 +75,9 @@ class Children:
         return self._running.get(slot)
 
     def start(self, effect: StartChild) -> None:
-        """Begin starting a child."""
+        """Begin starting a child, unless all are being ended."""
+        if self._closed:
+            return
         task = asyncio.get_running_loop().create_task(self._live(effect), name=f"child {effect.slot.value}")
         self._tasks[effect.slot] = task
 
@@ -98,6 +101,8 @@ class Children:
 
     async def close(self) -> None:
         """End everything, now."""
+        # A child that is ended now is reported like any other; it must not be started again for that.
+        self._closed = True
         tasks = list(self._tasks.values())
         for running in list(self._running.values()):
             await running.child.stop()

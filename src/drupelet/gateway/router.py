@@ -38,7 +38,8 @@ class Conversation:
 
 def conversation(*, secret: bytes, header: str, user: str, opening: Sequence[bytes], answered: bool) -> Conversation:
     """Return whose conversation it is. `opening`: its system and first user message; `secret`: at most 64 bytes."""
-    parts = [b"id", header.encode()] if header else [b"text", user.encode(), *opening]
+    # What cannot be written as UTF-8 (a header of raw bytes) still names a conversation.
+    parts = [b"id", _bytes(header)] if header else [b"text", _bytes(user), *opening]
     hashing = hashlib.blake2b(digest_size=_KEY_BYTES, key=secret)
     for part in parts:
         hashing.update(len(part).to_bytes(8, "big") + part)
@@ -83,3 +84,7 @@ class Router:
     def reopen(self, slot: Slot) -> None:
         """Undo `close`: the slot was routed to, or loaded anew."""
         self._closed.discard(slot)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
