@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import select
 
 from drupelet.core.errors import DrupeletError
@@ -35,11 +37,17 @@ class World:
         self.now = NOW_MS
         self.store = store
         self.images = FakeImages()
-        self.fleet = Fleet(
-            store, director=director, images=self.images, secret=b"s" * 32, clock=lambda: self.now, settings=Settings()
-        )
+        self._director = director
+        self.fleet = self.server(store)
         self.devices: dict[str, FakeDevice] = {}
         self._draws = 0
+
+    def server(self, store: Store, **settings: Any) -> Fleet:
+        """A server process on this database, as after a restart."""
+        return Fleet(
+            store, director=self._director, images=self.images, secret=b"s" * 32, clock=lambda: self.now,
+            settings=Settings(**settings),
+        )  # fmt: skip
 
     @property
     def reconciler(self) -> Reconciler:

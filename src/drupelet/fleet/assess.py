@@ -21,22 +21,20 @@ ZERO_S = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A stored window with a block label, and when the fleet had it (milliseconds)."""
+    """A stored window with a block label."""
 
     device: str
     window: Window
-    received_at_ms: int
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedPair:
-    """A pair and the windows it is made of."""
+    """A pair and what the device called it."""
 
     pair: Pair
     serial: int
     number: int
     """The device's own count of pairs under that serial."""
-    window_seqs: tuple[int, ...]
 
 
 def close(
@@ -79,7 +77,6 @@ def close(
                 ),
                 serial=serial,
                 number=number,
-                window_seqs=tuple(w.seq for w in windows),
             )
         )
     return tuple(found)

@@ -19,7 +19,7 @@ from drupelet.fleet.enrolment import Enrolment, Throttle
 from drupelet.fleet.errors import BadToken, NoPermission
 from drupelet.fleet.intake import Intake
 from drupelet.fleet.problems import problem
-from drupelet.wire.codec import Malformed, Message, TooLarge, decode, inflate
+from drupelet.wire.codec import Malformed, Message, TooLarge, decode, decode_as, inflate
 from drupelet.wire.device_api import ChallengeRequest, EnrolRequest, PollRequest, TokenRequest
 
 M = TypeVar("M", bound=Message)
@@ -55,7 +55,7 @@ class DeviceApi:
 
     async def _poll(self, request: Request) -> Response:
         device = self._who(request)
-        message = decode(PollRequest, await _body(request, PollRequest), where="poll")
+        message = _decoded(await _body(request, PollRequest))
         if message.device != device:
             raise NoPermission(f"the token of {device} is no token of {message.device}")
         return _answer(await self._intake.poll(message))
@@ -88,6 +88,12 @@ class DeviceApi:
         if scheme.lower() != "bearer" or not token:
             raise BadToken("a bearer token is needed", fix="prove the device's key at /device/v1/token")
         return self._badges.device(token.strip(), now_ms=self._clock())
+
+
+def _decoded(data: bytes) -> PollRequest:
+    """Return the poll, read once: whatever is wrong with it is said by the full check."""
+    message = decode_as(PollRequest, data, where="poll")
+    return message if message.format == PollRequest.FORMAT else decode(PollRequest, data, where="poll")
 
 
 def _address(request: Request) -> str:

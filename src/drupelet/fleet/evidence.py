@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -23,15 +24,17 @@ def close_pairs(connection: Connection, loaded: Loaded, *, now: int) -> int:
     exposed = {name: known for name, known in loaded.known.items() if known.exposed}
     if not exposed:
         return 0
+    since = min(known.exposed_at or 0 for known in exposed.values())
     rows = connection.execute(
-        select(windows.c.device, windows.c.block_serial, windows.c.received_at, windows.c.window_json)
-        .where(windows.c.device.in_(exposed), windows.c.open_block.is_(True))
-        .order_by(windows.c.device, windows.c.seq)
+        select(windows.c.device, windows.c.last_seq, windows.c.windows_json)
+        .where(windows.c.device.in_(exposed), windows.c.blocks.is_(True), windows.c.received_at >= since)
+        .order_by(windows.c.device, windows.c.last_seq)
     ).all()
     arrived = [
-        Arrived(device=row.device, window=decode_as(Window, row.window_json), received_at_ms=row.received_at)
+        Arrived(device=row.device, window=window)
         for row in rows
-        if row.block_serial >= exposed[row.device].first_serial
+        for window in decode_as(list[Window], row.windows_json)
+        if window.block is not None and window.block.serial >= exposed[row.device].first_serial
     ]
     if not arrived:
         return 0
@@ -40,6 +43,7 @@ def close_pairs(connection: Connection, loaded: Loaded, *, now: int) -> int:
         select(pairs.c.device, pairs.c.idx, pairs.c.serial, pairs.c.number).where(pairs.c.rollout == number)
     ).all()
     latest = connection.execute(select(func.max(pairs.c.complete_at_s)).where(pairs.c.rollout == number)).scalar()
+    closed = frozenset((row.device, row.serial, row.number) for row in before)
     next_index: dict[str, int] = {}
     for row in before:
         next_index[row.device] = max(next_index.get(row.device, 0), row.idx + 1)
@@ -47,7 +51,7 @@ def close_pairs(connection: Connection, loaded: Loaded, *, now: int) -> int:
         arrived,
         release=loaded.row.release,
         next_index=next_index,
-        closed=frozenset((row.device, row.serial, row.number) for row in before),
+        closed=closed,
         hardware={name: known.board for name, known in exposed.items()},
         not_before_s=float(latest or 0.0),
         now_s=now / 1000.0,
@@ -64,11 +68,21 @@ def close_pairs(connection: Connection, loaded: Loaded, *, now: int) -> int:
                 for c in found
             ],
         )  # fmt: skip
-        used = [(c.pair.device, seq) for c in found for seq in c.window_seqs]
-        connection.execute(
-            update(windows).where(tuple_(windows.c.device, windows.c.seq).in_(used)).values(open_block=False)
-        )
+        _done_with(connection, rows, closed | {(c.pair.device, c.serial, c.number) for c in found})
     return len(found)
+
+
+def _done_with(connection: Connection, rows: Sequence[Any], closed: frozenset[tuple[str, int, int]]) -> None:
+    """Mark the rows whose blocks are all in closed pairs, so that they are not read again."""
+    done = []
+    for row in rows:
+        blocks = [w.block for w in decode_as(list[Window], row.windows_json) if w.block is not None]
+        if all((row.device, block.serial, block.pair) in closed for block in blocks):
+            done.append((row.device, row.last_seq))
+    if done:
+        connection.execute(
+            update(windows).where(tuple_(windows.c.device, windows.c.last_seq).in_(done)).values(blocks=False)
+        )
 
 
 def stored_pairs(connection: Connection, number: int) -> list[Pair]:

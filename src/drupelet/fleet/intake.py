@@ -4,8 +4,9 @@ Polls that arrive while a transaction runs wait in a queue and go into the next 
 of a sync is shared by all that wait for it. A poll that the database refuses is tried again alone, so that one poisoned
 message cannot fail its neighbours.
 
-Telemetry is stored once under (device, seq). Its times are the device's; what lies in the future or before a Pi could
-have a clock is stored at the time of arrival and marked, and evidence is ordered by the fleet's clock alone.
+Telemetry is stored once: what a device sends again has sequence numbers that are taken already. A row holds all new
+windows of one poll. Their times are the device's: `believed` puts those in the future, or from before a Pi could have a
+clock, at the time of arrival and says so; evidence is ordered by the fleet's clock alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +32,10 @@ from drupelet.fleet.standing import failure_of
 from drupelet.fleet.store.audit import clean
 from drupelet.fleet.store.engine import Store
 from drupelet.fleet.store.schema import device_events, devices, members, rollouts, windows
-from drupelet.wire.device_api import PollReply, PollRequest
+from drupelet.wire.device_api import DeviceEvent, PollReply, PollRequest
 
+GATHER_S = 0.004
+"""A poll waits this long for others to share its transaction with: less than a sync takes on an SD card."""
 BATCH_MAX = 256
 """Polls in one transaction."""
 WAITING_MAX = 4_096
@@ -105,6 +109,7 @@ class Intake:
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
+            time.sleep(GATHER_S)
             batch = [first]
             ending = False
             while len(batch) < BATCH_MAX and not self._queue.empty():
@@ -160,7 +165,8 @@ class Intake:
             if device.state != "approved":
                 answers.append(NoPermission(f"the device is {device.state}", where=request.device))
                 continue
-            window_rows += _windows_of(request, device, now=now)
+            if (row := _windows_of(request, device, now=now)) is not None:
+                window_rows.append(row)
             for event in request.events:
                 if event.seq > device.events_seq:
                     event_rows.append(_event_row(request.device, event, now=now))
@@ -246,37 +252,35 @@ def _update_of(request: PollRequest, device: _Known, *, now: int) -> dict[str, A
     }
 
 
-def _windows_of(request: PollRequest, device: _Known, *, now: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for window in request.windows:
-        if window.seq <= device.windows_seq:
-            continue
-        wrong = window.ended_at_ms > now + FUTURE_MS or window.started_at_ms < CLOCK_FLOOR_MS
-        rows.append(
-            {
-                "device": request.device,
-                "seq": window.seq,
-                "received_at": now,
-                "at": now if wrong else min(window.ended_at_ms, now),
-                "clock_wrong": wrong,
-                "block_serial": window.block.serial if window.block else 0,
-                "open_block": window.block is not None,
-                "window_json": _encode(window),
-            }
-        )
-    if rows:
-        device.windows_seq = max(window.seq for window in request.windows)
-        device.windows_at = now
-    return rows
+def _windows_of(request: PollRequest, device: _Known, *, now: int) -> dict[str, Any] | None:
+    """Return the row of the windows that are new, None if none is."""
+    new = [window for window in request.windows if window.seq > device.windows_seq]
+    if not new:
+        return None
+    device.windows_seq = max(window.seq for window in new)
+    device.windows_at = now
+    return {
+        "device": request.device,
+        "last_seq": device.windows_seq,
+        "received_at": now,
+        "blocks": any(window.block is not None for window in new),
+        "windows_json": _encode(new),
+    }
 
 
-def _event_row(device: str, event: Any, *, now: int) -> dict[str, Any]:
-    wrong = event.at_ms > now + FUTURE_MS or event.at_ms < CLOCK_FLOOR_MS
+def believed(at_ms: int, *, received_ms: int) -> tuple[int, bool]:
+    """Return when something happened that a device says was at `at_ms`, and whether its clock was wrong."""
+    wrong = at_ms > received_ms + FUTURE_MS or at_ms < CLOCK_FLOOR_MS
+    return (received_ms if wrong else min(at_ms, received_ms)), wrong
+
+
+def _event_row(device: str, event: DeviceEvent, *, now: int) -> dict[str, Any]:
+    at, _ = believed(event.at_ms, received_ms=now)
     return {
         "device": device,
         "seq": event.seq,
         "received_at": now,
-        "at": now if wrong else min(event.at_ms, now),
+        "at": at,
         "after": event.after.value,
         "reason": event.reason.value,
         "release": event.release,

@@ -133,9 +133,9 @@ class Reader:
                 .limit(EVENTS_SHOWN)
             ).all()
             measured = connection.execute(
-                select(windows.c.at, windows.c.clock_wrong, windows.c.window_json)
+                select(windows.c.received_at, windows.c.windows_json)
                 .where(windows.c.device == device)
-                .order_by(windows.c.seq.desc())
+                .order_by(windows.c.last_seq.desc())
                 .limit(WINDOWS_SHOWN)
             ).all()
             why = self._why(connection, row, now=now)

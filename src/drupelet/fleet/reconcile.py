@@ -129,7 +129,8 @@ class Reconciler:
             loaded = load(connection, number, now=now)
             if loaded is None:
                 return False
-            if RolloutState(loaded.row.state) in AT_RISK and not loaded.policy.direct:
+            at_risk = loaded.model.state in AT_RISK and any(known.exposed for known in loaded.known.values())
+            if at_risk and not loaded.policy.direct:
                 close_pairs(connection, loaded, now=now)
                 verdict = look(connection, loaded, now=now)
                 keep_verdict(connection, loaded, verdict, now=now)

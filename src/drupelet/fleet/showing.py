@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from drupelet.core.states import Reason, RolloutState, UpdateState
+from drupelet.fleet.intake import believed
 from drupelet.fleet.loading import Loaded
 from drupelet.fleet.machine import OPERATOR_EVENTS, allows
 from drupelet.fleet.plan import Standing, waits_for
@@ -42,6 +43,8 @@ from drupelet.wire.manifest import ReleaseManifest
 from drupelet.wire.orders import Order
 from drupelet.wire.telemetry import Window
 
+SERIES_MAX = 300
+"""Windows of a device that its page shows, the newest."""
 RECENT_MS = 3_600_000
 """A rollout that ended badly asks for attention this long."""
 
@@ -125,9 +128,15 @@ def device_page(
         total_bytes=status.total_bytes if status else 0,
         windows_dropped=status.windows_dropped if status else 0,
         throttled=tuple(name for name, yes in status.throttled.items() if yes) if status else (),
-        telemetry=_telemetry([decode_as(Window, item.window_json) for item in measured]),
+        telemetry=_telemetry(
+            [w for item in measured for w in decode_as(list[Window], item.windows_json)][-SERIES_MAX:]
+        ),
         events=tuple(_event(item) for item in events),
-        series=tuple(_point(item) for item in measured),
+        series=tuple(
+            _point(window, received_ms=item.received_at)
+            for item in measured
+            for window in decode_as(list[Window], item.windows_json)
+        )[-SERIES_MAX:],
     )
 
 
@@ -172,11 +181,11 @@ def _event(row: Any) -> EventView:
     )
 
 
-def _point(row: Any) -> SeriesPoint:
-    window = decode_as(Window, row.window_json)
+def _point(window: Window, *, received_ms: int) -> SeriesPoint:
+    at, wrong = believed(window.ended_at_ms, received_ms=received_ms)
     merged = merge([part.duration for part in window.requests])
     return SeriesPoint(
-        at=row.at,
+        at=at,
         release=window.release,
         requests=sum(part.ok + part.errors for part in window.requests),
         errors=sum(part.errors for part in window.requests),
@@ -184,7 +193,7 @@ def _point(row: Any) -> SeriesPoint:
         latency_p95_s=quantile(merged, 0.95),
         temperature_celsius=window.temperature_celsius,
         memory_bytes=window.memory_bytes,
-        clock_wrong=row.clock_wrong,
+        clock_wrong=wrong,
     )
 
 

@@ -63,10 +63,8 @@ def standing(
 
 def failure_of(event: DeviceEvent) -> str:
     """Return why the event means that the update failed, or empty if it does not."""
-    failed = event.after is UpdateState.FAILED or (
-        event.after is UpdateState.REVERTING and event.reason not in _NOT_A_FAILURE
-    )
-    if not failed or not event.release:
+    moved = event.after is not event.before and event.after in (UpdateState.FAILED, UpdateState.REVERTING)
+    if not moved or event.reason in _NOT_A_FAILURE or not event.release:
         return ""
     return words(event.reason, event.detail)
 

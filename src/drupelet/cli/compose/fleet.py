@@ -27,6 +27,7 @@ from drupelet.trust.director import Director
 from drupelet.trust.images import Images
 from drupelet.trust.keys import read_signer
 from drupelet.trust.passphrase import passphrase_from
+from drupelet.web.app import pages
 
 ROOT_BYTES_MAX = 512 * 1024
 GRACE_S = 3
@@ -73,6 +74,7 @@ def make_fleet(config: FleetConfig, store: Store, *, disk: Disk) -> Fleet:
 def run_fleet(config: FleetConfig, *, on_listening: Callable[[str, int], None]) -> None:
     """Serve until SIGTERM or SIGINT."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     disk = PosixDisk()
     config.state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with disk.lock(config.state_folder / "fleet.lock", holder="another drupelet fleet"):
@@ -94,7 +96,7 @@ class _Server(uvicorn.Server):
     def __init__(self, fleet: Fleet) -> None:
         super().__init__(
             uvicorn.Config(
-                build(fleet),
+                build(fleet, mounts=[("/", pages(fleet.desks(), clock=clock_ms))]),
                 log_config=None,
                 access_log=False,
                 server_header=False,

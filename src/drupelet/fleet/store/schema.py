@@ -96,14 +96,10 @@ windows = Table(
     "windows",
     metadata,
     Column("device", _NAME, ForeignKey("devices.id", ondelete="CASCADE"), primary_key=True),
-    Column("seq", BigInteger, primary_key=True),
+    Column("last_seq", BigInteger, primary_key=True),
     Column("received_at", BigInteger, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("clock_wrong", Boolean, nullable=False),
-    Column("block_serial", BigInteger, nullable=False, default=0),
-    Column("open_block", Boolean, nullable=False),
-    Column("window_json", LargeBinary, nullable=False),
-    Index(None, "device", "open_block"),
+    Column("blocks", Boolean, nullable=False),
+    Column("windows_json", LargeBinary, nullable=False),
     Index(None, "received_at"),
 )
 

@@ -143,18 +143,14 @@ def upgrade() -> None:
     op.create_table(
         "windows",
         sa.Column("device", sa.String(length=64), nullable=False),
-        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("last_seq", sa.BigInteger(), nullable=False),
         sa.Column("received_at", sa.BigInteger(), nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column("clock_wrong", sa.Boolean(), nullable=False),
-        sa.Column("block_serial", sa.BigInteger(), nullable=False),
-        sa.Column("open_block", sa.Boolean(), nullable=False),
-        sa.Column("window_json", sa.LargeBinary(), nullable=False),
+        sa.Column("blocks", sa.Boolean(), nullable=False),
+        sa.Column("windows_json", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(["device"], ["devices.id"], name=op.f("fk_windows_device"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("device", "seq", name=op.f("pk_windows")),
+        sa.PrimaryKeyConstraint("device", "last_seq", name=op.f("pk_windows")),
     )
     with op.batch_alter_table("windows", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_windows_device_open_block"), ["device", "open_block"], unique=False)
         batch_op.create_index(batch_op.f("ix_windows_received_at"), ["received_at"], unique=False)
 
     op.create_table(
@@ -237,7 +233,6 @@ def downgrade() -> None:
     op.drop_table("commands")
     with op.batch_alter_table("windows", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_windows_received_at"))
-        batch_op.drop_index(batch_op.f("ix_windows_device_open_block"))
 
     op.drop_table("windows")
     with op.batch_alter_table("rollouts", schema=None) as batch_op:
