@@ -147,8 +147,7 @@ def test_a_trial_is_judged_by_words_and_absolute_budgets(budgets: Budgets, given
         (True, 0, "new"),
         (True, 999, "new"),
         (True, 1000, "old"),
-        (True, 1999, "old"),
-        (True, 2000, None),
+        (True, 9999, "old"),
         (False, 0, "old"),
         (False, 1000, "new"),
     ],
@@ -164,7 +163,15 @@ def test_pairs_are_bounded_and_blocks_change_when_said() -> None:
     assert may_draw(1, PLAN)
     assert not may_draw(2, PLAN)
     pair = Pair(0, True, 100)
-    assert (pair.change_at_ms(100, PLAN), pair.change_at_ms(1100, PLAN)) == (1100, 2100)
+    assert pair.change_at_ms(PLAN) == 1100
+
+
+def test_a_pair_is_over_only_after_both_blocks_ran_in_full() -> None:
+    pair = Pair(0, True, 100).routed("new", 150, begun=False)
+    assert pair.began_ms == 150
+    late = pair.routed("old", 7_000, begun=True)
+    assert (late.change_at_ms(PLAN), late.arm_at(7_999, PLAN), late.arm_at(8_000, PLAN)) == (8_000, "old", None)
+    assert pair.routed("new", 200, begun=True) == pair
 
 
 def test_backoff_doubles_up_to_its_bound_with_jitter() -> None:

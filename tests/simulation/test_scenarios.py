@@ -72,6 +72,29 @@ def test_coins_are_on_record_before_the_blocks_they_decide(device: SimDevice) ->
     assert {block.serial for block in blocks} == {2}
 
 
+def test_a_network_that_holds_the_agent_up_loses_no_block(device: SimDevice) -> None:
+    device.order(Mode.CANARY, device.forge("1.2"), verdict_ms_max=600_000)
+    reach(device, S.PROBATION)
+    device.fleet.slow_ms = 9_000
+    pairs(device, 3)
+    blocks = [route.block for route in device.gateway.routes if route.block is not None]
+    assert [(block.pair, block.arm == block.first) for block in blocks[:6]] == [
+        (pair, is_first) for pair in range(3) for is_first in (True, False)
+    ]
+
+
+def test_the_watchdogs_prompts_disturb_no_measurement(device: SimDevice) -> None:
+    manifest = device.forge("1.2")
+    device.order(Mode.CANARY, manifest, verdict_ms_max=600_000)
+    reach(device, S.PROBATION)
+    device.gateway.trials.clear()
+    pairs(device, 4)
+    assert device.gateway.trials
+    for at_ms, route in device.gateway.trials:
+        assert route.block is not None
+        assert (route.block.arm, at_ms <= 200) == ("new", True)
+
+
 def test_pairs_are_bounded_then_the_committed_release_serves(device: SimDevice) -> None:
     device.order(Mode.CANARY, device.forge("1.2"), verdict_ms_max=600_000)
     pairs(device, 4)

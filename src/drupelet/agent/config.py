@@ -177,8 +177,8 @@ def parse(text: bytes, *, where: str) -> Config:
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise BadConfig(str(error), where=where) from error
-    for text in config.updates.windows:
-        _daily(text, where=f"{where}: updates.windows")
+    for daily in config.updates.windows:
+        _daily(daily, where=f"{where}: updates.windows")
     return config
 
 

@@ -7,7 +7,7 @@ draws the next, so that nothing can draw until it likes the answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from drupelet.wire.orders import Crossover
@@ -18,11 +18,16 @@ Arm = Literal["new", "old"]
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A pair under way. `began_ms` is by the monotonic clock."""
+    """A pair under way. Times are by the monotonic clock, of the moment a block was really routed.
+
+    A slow network may hold the agent up: then a block is longer, but a pair is never over without both of them.
+    """
 
     index: int
     new_first: bool
     began_ms: int
+    turned_ms: int | None = None
+    """When the second block began; None while the first runs, however long."""
 
     @property
     def first(self) -> Arm:
@@ -36,15 +41,19 @@ class Pair:
 
     def arm_at(self, now_ms: int, plan: Crossover) -> Arm | None:
         """Return the release to serve now, or None once the pair is over."""
-        elapsed = now_ms - self.began_ms
-        if elapsed >= 2 * plan.block_ms:
-            return None
-        return self.first if elapsed < plan.block_ms else self.second
+        if self.turned_ms is None:
+            return self.first if now_ms - self.began_ms < plan.block_ms else self.second
+        return self.second if now_ms - self.turned_ms < plan.block_ms else None
 
-    def change_at_ms(self, now_ms: int, plan: Crossover) -> int:
+    def routed(self, arm: Arm, now_ms: int, *, begun: bool) -> Pair:
+        """Return the pair after one of its blocks was routed; `begun` says that the first one had been before."""
+        if arm == self.second:
+            return replace(self, turned_ms=now_ms)
+        return self if begun else replace(self, began_ms=now_ms)
+
+    def change_at_ms(self, plan: Crossover) -> int:
         """Return when the current block ends, by the same clock."""
-        middle = self.began_ms + plan.block_ms
-        return middle if now_ms < middle else middle + plan.block_ms
+        return (self.began_ms if self.turned_ms is None else self.turned_ms) + plan.block_ms
 
     def label(self, arm: Arm, serial: int) -> BlockLabel:
         """Return the label of one of its blocks."""

@@ -38,6 +38,7 @@ class Watch:
         self._pair: Pair | None = None
         self._done: int | None = None
         self._routed: tuple[Slot, int, str] | None = None
+        self._routed_ms = 0
         self._boot = ""
         self._deaths = 0
         self._loads_failed = 0
@@ -62,9 +63,9 @@ class Watch:
         watched = self._before_ms + now - self._begun_ms
         ended = self._timers(state, order, watched) or self._look(state, slot, now)
         if ended is None:
-            ended = self._prompt.step(state, slot, now, ready=self._ready)
-        if ended is None:
             ended = self._serve(state, update, slot, now)
+        if ended is None:
+            ended = self._prompt.step(state, slot, now, may_ask=self._ready and self._is_unmeasured(order, now))
         if ended is None and watched - self._noted_ms >= _note_ms(order):
             self._noted_ms = watched
             return e.Watched(watched_ms=watched, pairs_done=self._done)
@@ -133,40 +134,52 @@ class Watch:
         plan = order.crossover
         if order.mode is not Mode.CANARY or plan is None or state.committed is None:
             # After a commit order the new release serves alone for what is left of its least time.
-            return self._route(Route(slot=slot))
+            self._pair = None
+            self._route(Route(slot=slot), now)
+            return None
         if self._pair is not None and self._pair.index != update.pairs_drawn - 1:
             self._pair = None
         if self._pair is not None and self._pair.arm_at(now, plan) is None:
             self._pair, self._done = None, (self._done or 0) + 1
         if self._pair is None:
             if not may_draw(update.pairs_drawn, plan):
-                return self._route(Route(slot=state.committed))
+                self._route(Route(slot=state.committed), now)
+                return None
             coin = self._means.ports.coins.flip()
             self._pair = Pair(update.pairs_drawn, coin, now)
             return e.CoinDrawn(pair=update.pairs_drawn, new_first=coin, pairs_done=self._done or 0)
-        arm = self._pair.arm_at(now, plan) or self._pair.second
+        pair = self._pair
+        arm = pair.arm_at(now, plan) or pair.second
         to = slot if arm == "new" else state.committed
-        label = self._pair.label(arm, order.serial)
-        return self._route(Route(slot=to, block=label, discard_ms=plan.discard_ms))
+        begun = self._routed is not None and self._routed[1] == pair.index
+        if self._route(Route(slot=to, block=pair.label(arm, order.serial), discard_ms=plan.discard_ms), now):
+            self._pair = pair.routed(arm, now, begun=begun)
+        return None
 
-    def _route(self, question: Route) -> e.AnyEvent | None:
+    def _route(self, question: Route, now: int) -> bool:
+        """Route unless it is so already; return whether it was changed."""
         label = question.block
         key = (question.slot, -1 if label is None else label.pair, "" if label is None else label.arm)
         if self._routed == key:
-            return None
-        refused = route(self._means, question)
-        if refused is None:
-            self._routed = key
-        else:
+            return False
+        if route(self._means, question) is not None:
             # The child is not there just now; the next look brings it back or counts its death.
             self._looked_ms, self._ready = None, False
-        return None
+            return False
+        self._routed, self._routed_ms = key, now
+        return True
+
+    def _is_unmeasured(self, order: Order, now: int) -> bool:
+        """Whether a prompt of our own disturbs no measurement: outside blocks, or in the part that does not count."""
+        if self._routed is None or self._routed[1] < 0 or order.crossover is None:
+            return True
+        return self._routed[2] == "new" and now - self._routed_ms <= order.crossover.discard_ms
 
     def _rest(self, order: Order, now: int) -> int:
         looked = self._looked_ms if self._looked_ms is not None else now
         rest = max(10, looked + LOOK_MS - now)
         if self._pair is not None and order.crossover is not None:
-            rest = min(rest, max(1, self._pair.change_at_ms(now, order.crossover) - now))
+            rest = min(rest, max(1, self._pair.change_at_ms(order.crossover) - now))
         return rest
 
     def close(self) -> None:
@@ -187,12 +200,12 @@ class _PromptWatch:
         self._turn = 0
         self._failures = 0
 
-    def step(self, state: DeviceState, slot: Slot, now: int, *, ready: bool) -> e.AnyEvent | None:
+    def step(self, state: DeviceState, slot: Slot, now: int, *, may_ask: bool) -> e.AnyEvent | None:
         """Ask when due; return a recall when too many in a row failed."""
         updates = self._means.config.updates
         if self._asking is None:
             self._asked_ms = now if self._asked_ms is None else self._asked_ms
-            if not ready or now - self._asked_ms < updates.watch_prompt_ms:
+            if not may_ask or now - self._asked_ms < updates.watch_prompt_ms:
                 return None
             prompts = state.slots[slot].document.canonical_prompts
             prompt = prompts[self._turn % len(prompts)]

@@ -80,7 +80,7 @@ class SimDevice:
         self.disk = SimDisk(seed=seed)
         self.clock = SimClock()
         self.releases = Releases()
-        self.fleet = SimFleet(self.releases)
+        self.fleet = SimFleet(self.releases, clock=self.clock)
         self.trust = SimTrust(self.fleet)
         self.source = SimSource(self.releases)
         self.sensors = SimSensors()

@@ -101,12 +101,17 @@ class SimFleet:
     events: dict[int, DeviceEvent] = field(default_factory=dict)
     windows: set[int] = field(default_factory=set)
     polls: list[PollRequest] = field(default_factory=list)
+    clock: SimClock | None = None
+    slow_ms: int = 0
+    """How long the network takes over each heartbeat."""
     attempts: int = 0
     """Heartbeats tried, answered or not."""
 
     def poll(self, request: PollRequest) -> PollReply:
         """Answer a heartbeat."""
         self.attempts += 1
+        if self.clock is not None:
+            self.clock.advance(self.slow_ms)
         if self.away:
             raise FleetSilent("the fleet is away")
         self.polls.append(request)
@@ -227,6 +232,9 @@ class SimGateway:
         self.children: dict[Slot, _Child] = {}
         self.serving: Slot | None = None
         self.routes: list[Route] = []
+        self.trials: list[tuple[int, Route]] = []
+        """For each trial: how long after which route it was asked."""
+        self._routed_ms = 0
         self.violations: list[str] = []
         self.down = False
         self.boots = 0
@@ -284,6 +292,7 @@ class SimGateway:
                     return CannotDo(reason=Reason.NO_OTHER_SLOT, detail="the slot is empty")
                 self.serving = question.slot
                 self.routes.append(question)
+                self._routed_ms = self._clock.now_ms
                 return Done()
             case TakeWindows():
                 return Windows(boot=f"g{self.boots}", windows=())
@@ -307,6 +316,8 @@ class SimGateway:
         child = self.children.get(question.slot)
         if child is None:
             return CannotDo(reason=Reason.CHILD_DIED, detail="the slot is empty")
+        if self.routes:
+            self.trials.append((self._clock.now_ms - self._routed_ms, self.routes[-1]))
         traits = self._traits(child.load)
         results = tuple(
             PromptResult(
