@@ -38,7 +38,7 @@ class Tally:
 def read_questions(path: Path) -> list[Question]:
     """The load questions of the kiosk model."""
     entries = json.loads(path.read_text())["load"]
-    return [Question(e["prompt"], tuple(e["contains"])) for e in entries]
+    return [Question(e["question"], tuple(e["expect"])) for e in entries]
 
 
 class Load:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -48,6 +50,8 @@ class Process:
         self.command = command
         self.log = log
         self.env = {**os.environ, **(env or {})}
+        self.restart = False
+        self.started = threading.Event()
         self._running: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,8 +76,9 @@ class Process:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=self.env,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (the demo starts processes from its main thread only)
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 (it only calls prctl, through a library loaded before)
             )
+        self.started.set()
 
     def kill(self) -> None:
         """SIGKILL, as a power cut would."""
@@ -99,25 +104,50 @@ class Process:
 
 
 class Household:
-    """All processes of the demo."""
+    """All processes of the demo. Those added with `restart` come back, as under systemd with Restart=always."""
 
     def __init__(self) -> None:
         self.members: list[Process] = []
+        self.restarts: list[str] = []
+        self._requests: queue.Queue[Process | None] = queue.Queue()
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._closing = threading.Event()
+        self.drained = threading.Event()
+        self._keeper.start()
 
-    def add(self, process: Process) -> Process:
+    def add(self, process: Process, *, restart: bool = False) -> Process:
         """Start a process and take it into the household."""
+        process.restart = restart
+        self._requests.put(process)
+        process.started.wait()
         self.members.append(process)
-        process.start()
         return process
+
+    def _keep(self) -> None:
+        # One thread starts every process and outlives them all: PR_SET_PDEATHSIG means the thread that started them.
+        while not self._closing.is_set():
+            try:
+                process = self._requests.get(timeout=0.1)
+                if process is not None:
+                    process.start()
+            except queue.Empty:
+                for member in self.members:
+                    if member.restart and not member.alive and not self._closing.is_set():
+                        self.restarts.append(member.name)
+                        member.start()
+        self.drained.wait()
 
     def stop_all(self) -> None:
         """Stop everything: first ask all, then insist."""
+        self._closing.set()
         for member in self.members:
             if member.alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(member.pid, signal.SIGTERM)
         for member in self.members:
             member.stop()
+        self.drained.set()
+        self._keeper.join(STOP_S_MAX)
 
 
 def wait_until(check: Callable[[], bool], *, what: str, timeout_s: float, every_s: float = 0.1) -> None:

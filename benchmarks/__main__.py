@@ -1,0 +1,32 @@
+"""`make bench`: every benchmark in turn, each printing its targets beside its results.
+
+make bench                 all of them
+make bench ARGS="gate"     those whose name contains a word
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    """Run the benchmarks named, all without names; the exit code says whether every target was met."""
+    words = sys.argv[1:]
+    missed = []
+    for script in sorted(HERE.glob("bench_*.py")):
+        name = script.stem.removeprefix("bench_")
+        if words and not any(word in name for word in words):
+            continue
+        print(f"\n== {name} " + "=" * max(0, 90 - len(name)), flush=True)
+        if subprocess.run([sys.executable, str(script)], cwd=HERE.parent, check=False).returncode:
+            missed.append(name)
+    print(f"\nTargets missed or failed in: {', '.join(missed) or 'none'}")
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main()
