@@ -8,6 +8,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from drupelet.core.names import Slot
@@ -225,20 +226,29 @@ def test_a_client_that_hangs_up_takes_its_question_back() -> None:
     play(story)
 
 
-def test_a_client_that_never_reads_is_let_go() -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_never_reads_is_let_go(stream: bool) -> None:
     async def story() -> None:
         async with world(Slot.A, limits=Limits(write_ms_max=100)) as w:
             await w.ready()
-            w.manners().words, w.manners().padding = 400, 50_000
+            w.manners().words, w.manners().padding = 200, 50_000
             with socket.create_connection((w.at.host, w.at.port)) as rude:
-                body = b'{"stream":true,"messages":[{"role":"user","content":"x"}]}'
+                body = json.dumps({"stream": stream, "messages": [{"role": "user", "content": "x"}]}).encode()
                 head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
                 await asyncio.get_running_loop().sock_sendall(_unblocked(rude), head + body)
                 await until(lambda: len(w.child().bodies) == 1, what="the child to be asked")
                 await until(lambda: _line(w, running=0, waiting=0), what="the place to be free")
-            assert w.child().cut_off == 1
+                port = rude.getsockname()[1]
+                await until(lambda: port not in _peers(w.at.port), what="the gateway to let go")
+            assert w.child().cut_off == (1 if stream else 0)
 
     play(story)
+
+
+def _peers(port: int) -> set[int]:
+    """The ports of those whom this process serves at `port`."""
+    connections = psutil.Process().net_connections("tcp4")
+    return {one.raddr.port for one in connections if one.laddr.port == port and one.raddr and one.fd >= 0}
 
 
 def _unblocked(connection: socket.socket) -> socket.socket:

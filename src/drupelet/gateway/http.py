@@ -31,6 +31,9 @@ RELEASE_HEADER = "X-Drupelet-Release"
 SLOT_HEADER = "X-Drupelet-Slot"
 _UNBLOCKED_BYTES = 32 * 1024
 """Half of what the transport buffers before a write waits: below this a write cannot block."""
+_TOGETHER_S = 0.003
+"""Chunks that come closer together than this are sent together: past 300 tokens/s, far faster than anybody reads, one
+write a token would take the processor from the very child that makes them. A slower child's are sent at once."""
 _GONE_WAIT_S = 2.0
 """A broken connection nearly always means a dead child; its death is known within this time."""
 _CLIENT_GONE = 499
@@ -43,7 +46,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class _Call:
     """One chat request on its way: what was asked, since when, and whether the client has had anything of it."""
 
-    __slots__ = ("asked", "body", "first_token", "handle", "header", "response", "started")
+    __slots__ = ("answered", "asked", "body", "first_token", "handle", "header", "response", "started")
 
     def __init__(self, asked: openai.ChatRequest, handle: RequestHandle, started: float, header: str) -> None:
         self.asked = asked
@@ -52,6 +55,8 @@ class _Call:
         self.started = started
         self.header = header
         self.first_token: float | None = None
+        self.answered = False
+        """Counted as answered; what happens to the bytes after that is between the client and its network."""
         self.response: web.StreamResponse | None = None
 
 
@@ -126,6 +131,7 @@ class HttpSide:
             async with asyncio.timeout(self._limits.request_ms_max / 1000):
                 response = await self._attempts(request, call)
             outcome = Outcome.OK
+            await self._finish(request, response)
             return response
         except BadRequest as error:
             outcome = Outcome.INVALID
@@ -151,7 +157,7 @@ class HttpSide:
             outcome = Outcome.ABANDONED
             raise
         finally:
-            if outcome is not Outcome.OK:
+            if not call.answered:
                 self._not_answered(call, outcome)
 
     async def _attempts(self, request: web.Request, call: _Call) -> web.StreamResponse:
@@ -192,6 +198,7 @@ class HttpSide:
         response.content_type = "text/event-stream"
         response.headers["Cache-Control"] = "no-store"
         response.headers["X-Accel-Buffering"] = "no"
+        wrote = 0.0
         async for chunk in answer.content.iter_any():
             if reading.feed(chunk):
                 call.first_token = clock()
@@ -199,13 +206,28 @@ class HttpSide:
             if call.response is None:
                 call.response = response
                 await response.prepare(request)
+            elif (early_s := wrote + _TOGETHER_S - clock()) > 0 and not answer.content.is_eof():
+                await asyncio.sleep(early_s)
+                if more := answer.content.read_nowait():
+                    reading.feed(more)
+                await self._write(request, response, chunk + more)
+                wrote = clock()
+                continue
             await self._write(request, response, chunk)
+            wrote = clock()
         if call.response is None:
             raise ChildGone("the model server said nothing")
         self._answered(call, running, reading.timings())
-        async with asyncio.timeout(self._limits.write_ms_max / 1000):
-            await response.write_eof()
         return response
+
+    async def _finish(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Send what is left of a response, to a client that takes it in time."""
+        try:
+            async with asyncio.timeout(self._limits.write_ms_max / 1000):
+                await response.prepare(request)
+                await response.write_eof()
+        except TimeoutError:
+            raise TookTooLong(f"the client took nothing for {self._limits.write_ms_max} ms") from None
 
     async def _write(self, request: web.Request, response: web.StreamResponse, chunk: bytes) -> None:
         transport = request.transport
@@ -232,6 +254,7 @@ class HttpSide:
 
     def _answered(self, call: _Call, running: Running, timings: Timings | None) -> None:
         """Count an answer that is whole. The child's own counts are exact; without them the prompt's is a guess."""
+        call.answered = True
         now = self._desk.clock()
         prompt_tokens = timings.prompt_tokens if timings else openai.prompt_tokens_guess(call.asked)
         tokens = timings.completion_tokens if timings else 0
