@@ -70,7 +70,7 @@ def _play(stage: Stage, *, acts: int) -> None:
         "Drupelet: five devices, five acts",
         "Real agents, gateways and llama.cpp children on this machine; the devices' sensors are simulated.",
     )
-    plays = (stage.act_one, stage.act_two, stage.act_three, stage.act_four)
+    plays = (stage.act_one, stage.act_two, stage.act_three, stage.act_four, stage.act_five)
     for play in plays[:acts]:
         play()
     stage.load.stop()

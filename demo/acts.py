@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from demo.attacker import Attacker
 from demo.follow import blob_bytes, committed, device_page, follow, start_rollout
 from demo.load import Load, ask, read_questions
 from demo.network import Asked, Reply, slowed
@@ -34,6 +35,8 @@ class Stage:
         self.policy = Path(__file__).parent / "policy.toml"
         self.load = Load(read_questions(self.kiosk / "questions.json"), per_second=ASK_PER_S, seed=11)
         self.verdicts: dict[str, str] = {}
+        self.old_metadata: dict[str, bytes] = {}
+        """The image repository's timestamp and snapshot as they were in act one; act five replays them."""
 
     def forge(self, version: str, checkpoint: Path, *, override: str = "") -> dict[str, Any]:
         """Forge and publish with progress, and say what the evaluation found."""
@@ -65,6 +68,11 @@ class Stage:
         report = self.forge("1.1", self.kiosk / "1.1")
         story.check("every variant of kiosk 1.1 passed its evaluation", report["passed"])
         world.start_depot()
+        self.old_metadata = {
+            p.name: p.read_bytes()
+            for p in (world.depot_folder / "metadata").glob("*.json")
+            if "timestamp" in p.name or "snapshot" in p.name
+        }
         world.start_fleet()
         world.network.start()
         story.step(f"depot and fleet server are up; the page is [bold]{world.page}[/]")
@@ -176,6 +184,19 @@ class Stage:
         story.check(
             "kiosk 1.4 is condemned", releases["kiosk/1.4"]["condemned"], saw=releases["kiosk/1.4"]["condemned_reason"]
         )
+        self._no_request_failed(self.load.totals().asked)
+
+    def act_five(self) -> None:
+        """An attacker gets nowhere."""
+        world, story = self.world, self.story
+        story.act(5, "An attacker", "He owns the network, the fleet server and its signing key; no image key is there.")
+        self.forge("1.5", self.kiosk / "1.2")
+        attacker = Attacker(world, story, old_metadata=self.old_metadata)
+        attacker.own_the_network()
+        attacker.own_the_fleet_server()
+        before = self.load.totals().asked
+        story.check("every device still serves kiosk 1.2", set(committed(world).values()) == {"kiosk/1.2"})
+        world.wait_for(lambda: self.load.totals().asked > before + 40, what="forty more answers", timeout_s=30)
         self._no_request_failed(self.load.totals().asked)
 
 
