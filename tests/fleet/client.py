@@ -11,6 +11,9 @@ import httpx
 
 from drupelet.fleet.app import Fleet, build
 
+OPEN: list[Client] = []
+"""Those of the present test; the fixture `_closed_clients` ends them."""
+
 
 class Client:
     """A caller. Entered as a context, the fleet's threads run as well."""
@@ -23,6 +26,7 @@ class Client:
         transport = httpx.ASGITransport(app=build(fleet), raise_app_exceptions=False)
         self._http = httpx.AsyncClient(transport=transport, base_url="http://testserver", cookies=cookies)
         self._running: Any = None
+        OPEN.append(self)
 
     def request(self, method: str, path: str, **given: Any) -> httpx.Response:
         return self._do(self._http.request(method, path, **given))

@@ -14,6 +14,7 @@ from drupelet.fleet.store.engine import Store, migrate, open_store
 from drupelet.trust.director import Director
 from drupelet.trust.keys import KeyRing
 from tests.fakes.postgres import PostgresCluster, missing
+from tests.fleet.client import OPEN
 from tests.fleet.world import World
 
 
@@ -69,3 +70,10 @@ def director(keys: KeyRing) -> Director:
 @pytest.fixture
 def world(store: Store, director: Director) -> World:
     return World(store, director)
+
+
+@pytest.fixture(autouse=True)
+def _closed_clients() -> Iterator[None]:
+    yield
+    while OPEN:
+        OPEN.pop().close()

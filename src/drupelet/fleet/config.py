@@ -121,4 +121,4 @@ def config_of(document: dict[str, Any], *, where: Path) -> FleetConfig:
 def _path(kind: type, value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value)
-    raise msgspec.ValidationError(f"expected {kind.__name__}")
+    raise ValueError(f"{value!r} is not a path")  # msgspec adds where

@@ -29,7 +29,7 @@ API_TOKEN_PREFIX = "drup_"  # noqa: S105  (what every token begins with, so that
 
 
 class Scope(Enum):
-    """What an API token may do. Each contains only itself, except that `admin` contains all."""
+    """What an API token may do. Each contains `read`; `admin` contains all."""
 
     READ = "read"
     OPERATE = "operate"

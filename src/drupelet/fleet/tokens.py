@@ -27,8 +27,8 @@ class Bearer:
     scopes: frozenset[Scope]
 
     def require(self, scope: Scope) -> None:
-        """Return if the bearer may, or raise `NoPermission` naming the scope."""
-        if scope not in self.scopes and Scope.ADMIN not in self.scopes:
+        """Return if the bearer may, or raise `NoPermission` naming the scope. Whoever may do anything may read."""
+        if scope not in self.scopes and scope is not Scope.READ and Scope.ADMIN not in self.scopes:
             has = ", ".join(sorted(s.value for s in self.scopes)) or "none"
             raise NoPermission(
                 f"this needs the scope {scope.value}; token {self.name!r} has {has}",
