@@ -49,7 +49,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="bench"))
     rig = AgentRig(folder)
     try:
-        rig.agent_config.write_text(rig.agent_config.read_text().partition("[limits]")[0])
+        rig.agent_config.write_text(rig.agent_config.read_text().partition("[metrics]")[0])
         rig.release("1.1", write_tiny_gguf(folder / "m.gguf"))
         rig.start("gateway")
         pid = rig.start("agent").pid

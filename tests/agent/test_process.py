@@ -76,6 +76,8 @@ def test_a_local_rollback_works_with_and_without_a_running_agent(rig: AgentRig) 
     for version in ("1.1", "1.2"):
         rig.order(Mode.INSTALL, version)
         rig.wait(state="idle", serving=f"kiosk/{version}", committed=f"kiosk/{version}")
+    assert 'drupelet_update_total{outcome="committed",reason="none"} 2.0' in rig.metrics()
+    assert 'drupelet_update_state{state="idle"} 1.0' in rig.metrics()
     rollback = ("agent", "rollback", "--yes", "--reason", "test", "--config", str(rig.agent_config))
     rig.drupelet(*rollback)
     rig.wait(state="failed", reason="operator", serving="kiosk/1.1")

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,8 @@ class AgentRig:
             "--image-root", str(folder / "image-root.json"), "--director-root", str(folder / "director-root.json"),
         )  # fmt: skip
         with self.agent_config.open("a") as file:
+            self.metrics_port = _free_port()
+            file.write(f"\n[metrics]\nenabled = true\nport = {self.metrics_port}\n")
             file.write("\n[hardware]\nsimulated = true\n[limits]\nwindows_ms = 500\nidle_ms = 200\n")
         self.gateway_config.write_text(
             f'state_folder = "{self.state}"\nruntime_folder = "{folder / "r"}"\n'
@@ -175,6 +179,11 @@ class AgentRig:
         except AssertionError as error:
             raise AssertionError(f"{error}; last told {self.status()}\n{self.logs()}") from error
 
+    def metrics(self) -> str:
+        """Scrape the agent."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as response:
+            return str(response.read().decode())
+
     def logs(self) -> str:
         """The ends of the processes' logs."""
         return "\n".join(f"{p.name}: {p.read_text()[-2000:]}" for p in sorted(self.folder.glob("*.log")))
@@ -182,3 +191,9 @@ class AgentRig:
     def json(self, *words: str) -> Any:
         """Run a command with `-o json` and return what it says."""
         return json.loads(self.drupelet(*words, "--config", str(self.agent_config), "-o", "json").stdout)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])

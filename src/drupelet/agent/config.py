@@ -106,6 +106,15 @@ class Updates(Section, frozen=True, kw_only=True):
     answer_ms_max: Ms = 60_000
 
 
+class MetricsSettings(Section, frozen=True, kw_only=True):
+    """Prometheus metrics of the agent. There is no authentication: keep them on loopback or a trusted network."""
+
+    enabled: bool = False
+    host: Annotated[str, Meta(min_length=1, max_length=255)] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 9474
+    """0 takes a free one."""
+
+
 class Limits(Section, frozen=True, kw_only=True):
     """Bounds."""
 
@@ -131,6 +140,7 @@ class Config(Section, frozen=True, kw_only=True):
     hardware: HardwareSettings = HardwareSettings()
     sensors: SensorSettings = SensorSettings()
     updates: Updates = Updates()
+    metrics: MetricsSettings = MetricsSettings()
     limits: Limits = Limits()
 
     @property

@@ -143,6 +143,11 @@ class WindowSpool(Protocol):
         ...
 
     @property
+    def bytes_used(self) -> int:
+        """Bytes on disk."""
+        ...
+
+    @property
     def dropped(self) -> int:
         """Windows given up because the spool was full, ever."""
         ...

@@ -13,6 +13,7 @@ NotFound (core)
 Refused (core)
 |- JudgedBad              a trial or a preflight said no; carries the `Reason`
 Unavailable (core)
+|- PortTaken              another program listens where the metrics should be
 |- FleetSilent            the fleet server gave no usable answer
 |- GatewaySilent          the gateway's control socket gave no usable answer
 `- AgentSilent            a running agent did not answer a request in time
@@ -52,6 +53,10 @@ class JudgedBad(Refused):
     def __init__(self, reason: Reason, what: str, *, where: str = "", fix: str = "") -> None:
         super().__init__(what, where=where, fix=fix)
         self.reason = reason
+
+
+class PortTaken(Unavailable):
+    """Another program listens where the metrics should be."""
 
 
 class FleetSilent(Unavailable):

@@ -45,6 +45,8 @@ class Heartbeat:
         self._due_ms = ports.clock.monotonic_ms()
         self._acked = 0
         self._told = 0
+        self.answered_ms = 0
+        """When the fleet last answered, by the device's clock; 0 for never."""
         self.taken = 0
         """The journal's sequence that the fleet knows; more than ours says that our journal was lost."""
         self.said = "not yet"
@@ -89,6 +91,7 @@ class Heartbeat:
         except (Unavailable, NotAllowed) as error:
             self._wait(error)
             return None
+        self.answered_ms = self._ports.clock.wall_ms()
         self._acked = max(self._acked, min(reply.events_taken, state.seq))
         self.taken = reply.events_taken
         if reply.windows_taken:

@@ -81,6 +81,11 @@ class Agent:
         """What the journal says."""
         return self._journal.state
 
+    @property
+    def answered_ms(self) -> int:
+        """When the fleet last answered, by the device's clock; 0 for never."""
+        return self._heartbeat.answered_ms
+
     def start(self) -> None:
         """Read the journal and make `serve.json` follow it. Raises a disk's error if neither can be."""
         self._journal.open(rebuild=self._slots.rebuild)

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from drupelet.agent.config import Config
 from drupelet.agent.control import SocketGateway
@@ -31,6 +32,9 @@ from drupelet.telemetry.spool import Spool
 from drupelet.trust.verifier import Verifier
 from drupelet.wire.manifest import ReleaseManifest
 from drupelet.wire.orders import Order
+
+if TYPE_CHECKING:
+    from drupelet.agent.exposed import Exposed
 
 ROOT_BYTES_MAX = 512 * 1024
 SENSORS_MS = 1_000
@@ -164,14 +168,34 @@ def run_agent(config: Config, *, on_start: Callable[[DeviceState], None]) -> Non
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with disk.lock(config.layout.lock, holder=holder()):
-        agent = Agent(make_ports(config, disk, online=True), config, boot=boot_id())
+        ports = make_ports(config, disk, online=True)
+        agent = Agent(ports, config, boot=boot_id())
         agent.start()
+        exposed = _exposed(config, agent.state)
         on_start(agent.state)
         try:
             while not stop.is_set():
-                stop.wait(agent.tick() / 1000)
+                wait_ms = agent.tick()
+                if exposed is not None:
+                    exposed.follow(agent.state, ports.spool, answered_ms=agent.answered_ms)
+                stop.wait(wait_ms / 1000)
         finally:
             agent.close()
+            if exposed is not None:
+                exposed.close()
+
+
+def _exposed(config: Config, state: DeviceState) -> Exposed | None:
+    """Return the metrics server, if it is wanted; only then is its library loaded."""
+    if not config.metrics.enabled:
+        return None
+    from drupelet.agent.exposed import Exposed
+    from drupelet.telemetry.collectors import DeviceCollector, Machine
+    from drupelet.telemetry.metrics import AgentMetrics
+
+    sensors = PiSensors(sys_root=Path(config.sensors.sys_root), vcgencmd=config.sensors.vcgencmd)
+    metrics = AgentMetrics([DeviceCollector(Machine(sensors, os.getpid()), clock=time.monotonic)])
+    return Exposed(metrics, config.metrics, since=state.seq)
 
 
 def run_until_rest(config: Config, disk: Disk, *, timeout_s: float) -> DeviceState:
