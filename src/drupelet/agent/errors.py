@@ -10,8 +10,6 @@ NotAllowed (core)
 |- NotApproved            the fleet has not let this device in, or no longer
 NotFound (core)
 |- NoStateFolder          no agent has ever run on this folder
-Refused (core)
-|- JudgedBad              a trial or a preflight said no; carries the `Reason`
 Unavailable (core)
 |- PortTaken              another program listens where the metrics should be
 |- FleetSilent            the fleet server gave no usable answer
@@ -21,7 +19,7 @@ Unavailable (core)
 
 from __future__ import annotations
 
-from drupelet.core.errors import BadInput, Conflict, DrupeletError, NotAllowed, NotFound, Refused, Unavailable
+from drupelet.core.errors import BadInput, Conflict, DrupeletError, NotAllowed, NotFound, Unavailable
 from drupelet.core.states import Reason
 
 
@@ -45,14 +43,6 @@ class NotApproved(NotAllowed):
 
 class NoStateFolder(NotFound):
     """No agent has ever run on this folder."""
-
-
-class JudgedBad(Refused):
-    """A trial or a preflight said no."""
-
-    def __init__(self, reason: Reason, what: str, *, where: str = "", fix: str = "") -> None:
-        super().__init__(what, where=where, fix=fix)
-        self.reason = reason
 
 
 class PortTaken(Unavailable):
