@@ -24,8 +24,7 @@ def rollout_page(world: World, number: int) -> dict[str, Any]:
 
 
 def follow(world: World, story: Story, number: int, *, until: set[str], timeout_s: float) -> dict[str, Any]:
-    """Tell a rollout's way until it is in one of the states; return its page."""
-    told: set[str] = set()
+    """Tell what is new of a rollout's way until it is in one of the states; return its page."""
     page: dict[str, Any] = {}
 
     def look() -> bool:
@@ -33,8 +32,8 @@ def follow(world: World, story: Story, number: int, *, until: set[str], timeout_
         page = rollout_page(world, number)
         for row in reversed(page["history"]):
             said = f"[bold]{row['action']}[/] {row['reason']}"
-            if row["id"] not in told:
-                told.add(row["id"])
+            if row["id"] not in story.told:
+                story.told.add(row["id"])
                 story.step(f"[dim]{row['actor']}:[/] {said}")
         say(progress_words(page))
         return page["rollout"]["state"] in until

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.panel import Panel
-from rich.status import Status
 from rich.table import Table
 
 from demo.processes import DemoFailed
@@ -24,8 +23,9 @@ class Story:
     console: Console = field(default_factory=lambda: Console(highlight=False, width=None))
     began: float = field(default_factory=time.monotonic)
     seen: list[tuple[str, str]] = field(default_factory=list)
+    told: set[int] = field(default_factory=set)
+    """Rows of the audit log that were told already."""
     _act: str = ""
-    _status: Status | None = None
 
     def title(self, text: str, under: str) -> None:
         """Say what this is."""

@@ -113,7 +113,7 @@ class Loaded(Answered, frozen=True, kw_only=True, omit_defaults=True, tag="loade
 
 
 class PromptResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One canonical prompt's answer. The text stays on the device: it is compared there and never sent on."""
+    """One canonical prompt's answer. It is compared on the device; a failure's detail quotes its beginning."""
 
     id: NameText
     text: Annotated[str, Meta(max_length=32_000)]
