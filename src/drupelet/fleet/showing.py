@@ -354,7 +354,7 @@ def policy(given: RolloutPolicy) -> dict[str, Any]:
     """Return a policy whole, with the gate's defaults filled in."""
     shown: dict[str, Any] = msgspec.to_builtins(given)
     if not given.direct:
-        shown["gate"] = given.gate_policy().document()
+        shown["gate"] = {k: v for k, v in given.gate_policy().document().items() if k != "design"}
     return shown
 
 

@@ -13,6 +13,13 @@ depends_on = None
 
 def upgrade() -> None:
     """Apply."""
+    _upgrade_1()
+    _upgrade_2()
+    _upgrade_3()
+    _upgrade_4()
+
+
+def _upgrade_1() -> None:
     op.create_table(
         "audit",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -26,7 +33,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("audit", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_audit_subject"), ["subject"], unique=False)
-
     op.create_table(
         "devices",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -60,7 +66,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("devices", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_devices_state"), ["state"], unique=False)
-
     op.create_table(
         "releases",
         sa.Column("id", sa.String(length=97), nullable=False),
@@ -75,6 +80,9 @@ def upgrade() -> None:
         sa.Column("condemned_reason", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_releases")),
     )
+
+
+def _upgrade_2() -> None:
     op.create_table(
         "tokens",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -105,7 +113,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("device_events", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_device_events_received_at"), ["received_at"], unique=False)
-
     op.create_table(
         "director_files",
         sa.Column("device", sa.String(length=64), nullable=False),
@@ -115,6 +122,9 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["device"], ["devices.id"], name=op.f("fk_director_files_device"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("device", "name", name=op.f("pk_director_files")),
     )
+
+
+def _upgrade_3() -> None:
     op.create_table(
         "rollouts",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -139,7 +149,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("rollouts", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_rollouts_state"), ["state"], unique=False)
-
     op.create_table(
         "windows",
         sa.Column("device", sa.String(length=64), nullable=False),
@@ -152,7 +161,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("windows", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_windows_received_at"), ["received_at"], unique=False)
-
     op.create_table(
         "commands",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -168,6 +176,8 @@ def upgrade() -> None:
     with op.batch_alter_table("commands", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_commands_rollout_done_at"), ["rollout", "done_at"], unique=False)
 
+
+def _upgrade_4() -> None:
     op.create_table(
         "members",
         sa.Column("rollout", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -186,7 +196,6 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("members", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_members_device"), ["device"], unique=False)
-
     op.create_table(
         "pairs",
         sa.Column("rollout", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
