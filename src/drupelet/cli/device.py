@@ -59,6 +59,7 @@ def show_one(name: Name, server: Server = NO_SERVER, token: Token = "", output: 
         ("release", device["release"]),
         ("board", device["board"]),
         ("agent", page["agent_version"]),
+        ("public key", page["public_key"]),
         *((f"slot {slot['slot']}", slot["release"]) for slot in page["slots"]),
         *(
             (event["event"], f"{event['before']} -> {event['after']} {event['detail']}")
