@@ -128,9 +128,8 @@ class Stage:
 
     def _no_request_failed(self, asked: int) -> None:
         total = self.load.totals()
-        self.story.check(
-            "not one request failed", total.failed == 0, saw=f"{asked} asked meanwhile; {'; '.join(total.failures[:2])}"
-        )
+        saw = "; ".join([f"{asked} asked", *total.failures[:2]])
+        self.story.check("not one request failed", total.failed == 0, saw=saw)
 
     def act_three(self) -> None:
         """A release that talks nonsense, signed all the same."""
@@ -144,7 +143,7 @@ class Stage:
         number = start_rollout(world, "kiosk/1.3", stages="1,3,5", policy=self.policy, seed="act three")
         page = follow(world, story, number, until={"completed", "rolled_back", "halted", "aborted"}, timeout_s=60)
         self.verdicts["kiosk 1.3"] = page["rollout"]["reason"]
-        story.check("the rollout halted by itself", page["rollout"]["state"] == "halted", saw=page["rollout"]["reason"])
+        story.check("the rollout halted by itself", page["rollout"]["state"] == "halted")
         canaries = [m["device"] for m in page["members"] if m["exposed"]]
         reasons = {event["reason"] for name in canaries for event in device_page(world, name)["events"]}
         story.check("one canary refused it in its trial", len(canaries) == 1 and "canonical_failed" in reasons)
@@ -171,7 +170,7 @@ class Stage:
         fetched = {name: blob_bytes(world, name) for name in DEVICES}
         page = follow(world, story, number, until={"rolled_back", "halted", "completed"}, timeout_s=60)
         state, reason = page["rollout"]["state"], page["rollout"]["reason"]
-        story.check("the gate took it back", state == "rolled_back", saw=reason)
+        story.check("the gate took it back", state == "rolled_back", saw="" if state == "rolled_back" else reason)
         harmful = [v for v in page["verdicts"] if v["kind"] == "rollback"]
         story.check(
             "the verdict says why in words and numbers", bool(harmful), saw=harmful[-1]["reason"] if harmful else ""
@@ -181,9 +180,7 @@ class Stage:
         again = {name: blob_bytes(world, name) - fetched[name] for name in DEVICES}
         story.check("going back downloaded nothing", not any(again.values()))
         releases = {r["id"]: r for r in world.ask_fleet("releases")}
-        story.check(
-            "kiosk 1.4 is condemned", releases["kiosk/1.4"]["condemned"], saw=releases["kiosk/1.4"]["condemned_reason"]
-        )
+        story.check("kiosk 1.4 is condemned", releases["kiosk/1.4"]["condemned"])
         self._no_request_failed(self.load.totals().asked)
 
     def act_five(self) -> None:

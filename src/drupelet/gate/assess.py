@@ -16,8 +16,8 @@ from .rates import log_evidence_below
 from .scores import Metric, Series, series
 from .verdict import Finding
 
-INTERVAL_ALPHA = 0.05
-"""Intervals are at 95%, valid at every moment; half the risk lies on each side."""
+INTERVAL_ALPHA = 0.1
+"""Intervals are at 90%, valid at every moment: half the risk on each side, so that an end agrees with evidence 20."""
 
 INTERVAL_POINTS = 161
 """Effects tried when the e-process is inverted; each end is taken one point outwards."""

@@ -28,7 +28,7 @@ class Finding:
 
     `effect`, `low`, `high`: for durations the ratio new / old; for errors the new release's rate, with `old_rate`
     beside it; for silence the share of pairs in which only the new release fell silent less that of the old. The
-    interval holds at 95% at every moment; None: not bounded yet. `evidence` is the e-value of harm now, `peak` its
+    interval holds at 90% at every moment; None: not bounded yet. `evidence` is the e-value of harm now, `peak` its
     highest so far, which is what `threshold` (1 / alpha) judges. `noninferior` is the e-value against "worse by the
     margin"; None where there is no margin. `requests` counts both arms.
     """
@@ -94,10 +94,10 @@ class Finding:
         if self.low is None and self.high is None:
             return "too early for an interval"
         if self.low is None:
-            return f"95% interval up to {self.high:{form}}{unit}"
+            return f"90% interval up to {self.high:{form}}{unit}"
         if self.high is None:
-            return f"95% interval from {self.low:{form}}{unit}"
-        return f"95% interval {self.low:{form}}{unit} to {self.high:{form}}{unit}"
+            return f"90% interval from {self.low:{form}}{unit}"
+        return f"90% interval {self.low:{form}}{unit} to {self.high:{form}}{unit}"
 
     def _bar(self) -> str:
         return "" if math.isinf(self.threshold) else f" against {number(self.threshold)} needed"
