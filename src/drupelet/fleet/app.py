@@ -39,7 +39,7 @@ from drupelet.fleet.tokens import Tokens
 from drupelet.trust.director import Director
 
 API = "/api/v1"
-COLLECT_EVERY = 50_000
+COLLECT_EVERY = 200_000
 """New objects before the collector looks at the young ones."""
 DEVICE = "/device/v1"
 
