@@ -8,10 +8,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from drupelet.fleet.views import DeviceView, MemberView, Overview, RolloutView
+from drupelet.gate.assess import INTERVAL_ALPHA
 from drupelet.gate.verdict import number
 
 UNKNOWN = "not known"
 DASH = "–"
+INTERVAL = f"{1 - INTERVAL_ALPHA:.0%} interval"
+"""What the gate's intervals are called: their level is the gate's."""
 
 TONE_OF_ROLLOUT: Mapping[str, str] = {
     "pending": "busy", "staging": "busy", "judging": "busy", "committing": "good", "completed": "good",
@@ -131,7 +134,7 @@ def effect(finding: Any) -> str:
 
 
 def interval(finding: Any) -> str:
-    """A finding's 95% interval."""
+    """A finding's interval."""
     low, high = (_in_unit(finding.metric, end) for end in (finding.low, finding.high))
     if finding.low is None and finding.high is None:
         return "too early"

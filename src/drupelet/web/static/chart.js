@@ -22,6 +22,15 @@
     return [low, high];
   }
 
+  // A dot on the newest point, and room after it.
+  const newest = (curve, color) => ({ color, opacity: 1, size: curve.at.map((_, i) => (i === curve.at.length - 1 ? 8 : 0)) });
+
+  function span(data) {
+    const times = data.curves.flatMap((curve) => curve.at).map((at) => Date.parse(at));
+    const first = Math.min(...times), last = Math.max(...times), room = Math.max((last - first) * 0.03, 1000);
+    return [first - room / 3, last + room].map((at) => new Date(at).toISOString());
+  }
+
   const line = (axis, y, colour, width, dash) => ({
     type: "line", xref: "paper", x0: 0, x1: 1, yref: axis, y0: y, y1: y, line: { color: colour, width, dash }, layer: "below",
   });
@@ -34,18 +43,20 @@
     const ink = css("--ink"), soft = css("--soft"), grid = css("--line"), bad = css("--bad"), good = css("--good");
     const colours = COLOURS[dark.matches ? "dark" : "light"];
     const traces = [], shapes = [], notes = [];
-    data.curves.forEach((curve, index) => {
+    const order = [...data.curves.keys()].sort((a, b) => (data.curves[a].metric === data.leader) - (data.curves[b].metric === data.leader));
+    order.forEach((index) => { // the leader last: on top of the others
+      const curve = data.curves[index];
       const colour = colours[index % colours.length];
       const look = { color: colour, width: curve.metric === data.leader ? 3 : 1.75, shape: "hv", dash: DASHES[index % DASHES.length] };
       traces.push({
-        type: "scatter", mode: curve.at.length > 1 ? "lines" : "markers", name: curve.name, legendgroup: curve.metric,
-        x: curve.at, y: curve.harm, line: look, marker: { color: colour, size: 7 }, yaxis: "y",
+        type: "scatter", mode: "lines+markers", name: curve.name, legendgroup: curve.metric, legendrank: index + 1,
+        x: curve.at, y: curve.harm, line: look, marker: newest(curve, colour), yaxis: "y",
         hovertemplate: `${curve.name}<br>harm %{y:,.3~g}<extra></extra>`,
       });
       if (curve.within.some((value) => value !== null)) {
         traces.push({
-          type: "scatter", mode: curve.at.length > 1 ? "lines" : "markers", name: curve.name, legendgroup: curve.metric, showlegend: false,
-          x: curve.at, y: curve.within, line: look, marker: { color: colour, size: 7 }, yaxis: "y2",
+          type: "scatter", mode: "lines+markers", name: curve.name, legendgroup: curve.metric, showlegend: false,
+          x: curve.at, y: curve.within, line: look, marker: newest(curve, colour), yaxis: "y2",
           hovertemplate: `${curve.name}<br>within margin %{y:,.3~g}<extra></extra>`,
         });
       }
@@ -69,7 +80,7 @@
       font: { family: css("--text"), size: 13, color: ink }, hovermode: "x unified",
       hoverlabel: { bgcolor: css("--paper"), bordercolor: grid, font: { color: ink } },
       legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { color: ink } },
-      xaxis: { type: "date", gridcolor: grid, tickfont: { color: soft, size: 12 }, fixedrange: true, anchor: "y2" },
+      xaxis: { type: "date", range: span(data), gridcolor: grid, tickfont: { color: soft, size: 12 }, fixedrange: true, anchor: "y2" },
       yaxis: axis("evidence of harm", harm, limits, [0.47, 1]),
       yaxis2: axis("within the margin", within, [data.pass], [0, 0.4]),
       shapes, annotations: notes,
