@@ -176,7 +176,8 @@ class Attacker:
             with urllib.request.urlopen(f"{self.world.page}/devices/{attack.device}", timeout=10) as page:  # noqa: S310
                 shown = page.read().decode()
             reason = seen[attack.name].partition(":")[0]
-            self.story.check("its page and the audit log say so", reason in shown and reason in log)
+            on_page = reason in shown or reason.replace("_", " ") in shown
+            self.story.check("its page and the audit log say so", on_page and reason in log)
 
     def _forged_repository(self) -> dict[str, bytes]:
         """A whole image repository with the right names, signed by keys of his own."""

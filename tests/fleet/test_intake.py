@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from drupelet.core.errors import DrupeletError
+from drupelet.core.states import Reason
 from drupelet.fleet.errors import NoPermission, NoSuch
 from drupelet.fleet.store.schema import device_events, devices, windows
 from drupelet.wire.device_api import PollReply
@@ -45,6 +46,16 @@ def test_events_sent_twice_are_stored_once(one: World) -> None:
     one.fleet.intake.take([device.poll(), device.poll()])
     with one.store.read() as connection:
         assert connection.execute(select(func.count()).select_from(device_events)).scalar_one() == 1
+
+
+def test_what_a_device_refuses_is_in_the_audit_log_once(one: World) -> None:
+    device = one.devices["lab-1"]
+    device.reason = Reason.WRONG_DEVICE
+    device._event(device.state)
+    one.fleet.intake.take([device.poll()])
+    one.fleet.intake.take([device.poll()])
+    rows = [row for row in one.fleet.reader.audit().items if row.action == "device.refused"]
+    assert [(row.actor, row.subject, row.reason) for row in rows] == [("device lab-1", "lab-1", "wrong_device")]
 
 
 @pytest.mark.parametrize(("at_ms", "wrong"), [(10**13, True), (1_000, True), (None, False)])

@@ -28,8 +28,9 @@ from drupelet.core.errors import DrupeletError
 from drupelet.core.states import UpdateState
 from drupelet.fleet.changes import Changes
 from drupelet.fleet.errors import NoPermission, NoSuch, StoreUnavailable, TooBusy
+from drupelet.fleet.refusals import refusal_of
 from drupelet.fleet.standing import failure_of
-from drupelet.fleet.store.audit import clean
+from drupelet.fleet.store.audit import clean, record
 from drupelet.fleet.store.engine import Store
 from drupelet.fleet.store.schema import device_events, devices, members, rollouts, windows
 from drupelet.wire.device_api import DeviceEvent, PollReply, PollRequest
@@ -146,6 +147,8 @@ class Intake:
                 return [_broken(error)]
             return [answer for request in requests for answer in self.take([request])]
         self._changes.publish("device", *{request.device for request in requests})
+        if any(refusal_of(event) for request in requests for event in request.events):
+            self._changes.publish("audit")
         return answers
 
     def _take(
@@ -157,6 +160,7 @@ class Intake:
         window_rows: list[dict[str, Any]] = []
         event_rows: list[dict[str, Any]] = []
         failures: list[tuple[str, str, int, str]] = []
+        refusals: list[tuple[str, str]] = []
         for request in requests:
             device = known.get(request.device)
             if device is None or device.state == "removed":
@@ -172,6 +176,8 @@ class Intake:
                     event_rows.append(_event_row(request.device, event, now=now))
                     if why := failure_of(event):
                         failures.append((request.device, event.release, event.order_serial, why))
+                    if refusal := refusal_of(event):
+                        refusals.append((request.device, refusal))
             device.events_seq = max(device.events_seq, *(e.seq for e in request.events), 0)
             updates[request.device] = _update_of(request, device, now=now)
             answers.append(self._reply(request, device))
@@ -183,6 +189,8 @@ class Intake:
             connection.execute(_UPDATE, list(updates.values()))
         for failure in failures:
             _note_failure(connection, *failure)
+        for name, why in refusals:
+            record(connection, at=now, actor=f"device {name}", action="device.refused", subject=name, reason=why)
         return answers
 
     def _look_up(self, connection: Connection, names: set[str]) -> dict[str, _Known]:
