@@ -18,12 +18,14 @@ demo: $(VENV)/.installed  ## The whole line on loopback: forge, five devices, a 
 
 test: $(VENV)/.installed  ## All tests (services are installed from Debian and run on loopback)
 	@scripts/install --apt-only test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e" $(ARGS)
+	@$(BIN)/python -m pytest -m e2e $(ARGS)
 
 check: $(VENV)/.installed  ## Format, lint, types, layers, tidiness, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy demo benchmarks
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/tidy
 
