@@ -25,7 +25,7 @@ check: $(VENV)/.installed  ## Format, lint, types, layers, tidiness, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/mypy demo benchmarks
+	@$(BIN)/mypy demo
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m pytest -q tests/tidy
 
