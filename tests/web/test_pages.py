@@ -62,6 +62,11 @@ def test_overview_puts_first_what_needs_a_person(visit: Visit) -> None:
     assert text.index("Rollouts under way") < text.index("By release") < text.index("By board")
 
 
+@pytest.mark.parametrize("path", ["/", "/devices", "/devices/counter-1", "/rollouts/5"])
+def test_what_is_simulated_says_so(visit: Visit, path: str) -> None:
+    assert 'class="tag sim">simulated<' in visit("reader").get(path).text
+
+
 def test_one_drupelet_a_device(visit: Visit) -> None:
     html = visit("reader").get("/").text
     assert len(re.findall(r'class="drupelet \w+"', html)) == 7

@@ -37,6 +37,7 @@ class Known:
     status: DeviceStatus | None
     seen_at: int | None
     windows_at: int | None
+    simulated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Loaded:
 
 _MEMBERS = (
     select(
-        members, devices.c.board, devices.c.status_json, devices.c.seen_at, devices.c.windows_at, devices.c.order_json,
+        members, devices.c.board, devices.c.simulated,
+        devices.c.status_json, devices.c.seen_at, devices.c.windows_at, devices.c.order_json,
         devices.c.order_serial, devices.c.order_rollout, devices.c.state.label("device_state"),
         releases.c.condemned_at.label("previous_condemned_at"), releases.c.id.label("previous_known"),
     )
@@ -118,6 +120,7 @@ def _known(item: Row[Any], status: DeviceStatus | None) -> Known:
         status=status,
         seen_at=item.seen_at,
         windows_at=item.windows_at,
+        simulated=item.simulated,
     )
 
 

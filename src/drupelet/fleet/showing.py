@@ -345,6 +345,7 @@ def members(loaded: Loaded, counted: dict[str, int], *, now: int, offline_ms: in
                 online=known.seen_at is not None and now - known.seen_at <= offline_ms,
                 seen_at=known.seen_at,
                 pairs=counted.get(member.device, 0),
+                simulated=known.simulated,
             )
         )
     return tuple(views)

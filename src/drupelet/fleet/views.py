@@ -189,6 +189,7 @@ class MemberView(View, frozen=True, kw_only=True):
     online: bool
     seen_at: int | None
     pairs: int
+    simulated: bool = False
 
 
 class FindingView(View, frozen=True, kw_only=True):

@@ -8,12 +8,13 @@
   const topics = () => (main.dataset.live || "").split(/\s+/).filter(Boolean);
   if (!topics().length || !window.EventSource) return;
 
-  const PACE_MS = 1000; // a page asks for itself at most this often
+  const PACE_MS = 1000; // a page asks for itself at most this often, and less often where the answer takes long
+  const PART = 10; // waiting for answers takes at most this part of the time
   let stream = null;
   let timer = 0;
   let asking = false;
   let again = false;
-  let last = 0;
+  let next = 0;
 
   const say = (text, on) => {
     if (sign.textContent !== text) sign.textContent = text;
@@ -30,13 +31,13 @@
 
   const soon = () => {
     if (document.hidden || timer) return;
-    timer = setTimeout(() => { timer = 0; refresh(); }, Math.max(50, last + PACE_MS - Date.now()));
+    timer = setTimeout(() => { timer = 0; refresh(); }, Math.max(50, next - Date.now()));
   };
 
   async function refresh() {
     if (asking) { again = true; return; }
     asking = true;
-    last = Date.now();
+    const asked = Date.now();
     try {
       const answer = await fetch(location.href, { cache: "no-store", credentials: "same-origin" });
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
@@ -49,6 +50,7 @@
       say("Server not reached", false);
     } finally {
       asking = false;
+      next = asked + Math.max(PACE_MS, PART * (Date.now() - asked));
       if (again) { again = false; soon(); }
     }
   }
