@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from demo.acts import Stage
+from demo.footprint import Footprint
 from demo.processes import DemoFailed
 from demo.story import Story
 from demo.world import World
@@ -70,14 +71,17 @@ def _play(stage: Stage, *, acts: int) -> None:
         "Drupelet: five devices, five acts",
         "Real agents, gateways and llama.cpp children on this machine; the devices' sensors are simulated.",
     )
+    footprint = Footprint()
     plays = (stage.act_one, stage.act_two, stage.act_three, stage.act_four, stage.act_five)
     for play in plays[:acts]:
         play()
     stage.load.stop()
+    footprint.stop()
     total = stage.load.totals()
     story.summary(
         [
             ("requests", f"{total.asked} asked, {total.failed} failed, {total.right / max(1, total.asked):.1%} right"),
+            ("memory", f"{footprint.most_bytes / 2**30:.2f} GiB at most, all processes together"),
             *stage.verdicts.items(),
         ],
         page=stage.world.page,
