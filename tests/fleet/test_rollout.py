@@ -42,6 +42,16 @@ def test_a_good_release_goes_through_every_stage_and_is_committed(lab: World) ->
     assert page.verdicts[-1].kind == "pass"
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_rollout_ends_at_its_last_stages_cap(lab: World, direct: bool) -> None:
+    release = lab.release("1.2")
+    number = lab.direct(release, stages=("1", "3")) if direct else lab.start(release, stages=("1", "3"))
+    lab.until(number, S.COMPLETED)
+    lab.turn()
+    assert {device.name for device in lab.devices.values() if device.release == "kiosk/1.2"} == lab.exposed(number)
+    assert len(lab.exposed(number)) == 3
+
+
 def test_a_slow_release_is_rolled_back_and_condemned(lab: World) -> None:
     for device in lab.devices.values():
         device.slow = 2.0

@@ -139,8 +139,11 @@ def orders(model: Model) -> tuple[tuple[str, Mode], ...]:
     if model.state is S.COMMITTING:
         wanted = []
         for member in model.members:
-            mode = Mode.INSTALL if model.direct or not member.exposed else Mode.COMMIT
-            if member.mode not in (mode, Mode.INSTALL) and member.standing is not Standing.FAILED:
+            # A commit means nothing to a device that has not got so far: it installs, which goes on with what it does.
+            ready = member.standing in (Standing.PROBATION, Standing.COMMITTED)
+            mode = Mode.COMMIT if ready and not model.direct else Mode.INSTALL
+            done = member.mode in (Mode.COMMIT, Mode.INSTALL) or member.standing is Standing.FAILED
+            if member.exposed and not done:
                 wanted.append((member.device, mode))
         return tuple(wanted)
     if model.state in TAKING_BACK:
@@ -209,13 +212,13 @@ def _judged(model: Model) -> Decision | None:
 
 
 def _commit(model: Model) -> Decision | None:
-    total = len(model.members)
-    done = [m for m in model.members if m.standing is Standing.COMMITTED]
-    if len(done) < max(1, math.ceil(model.completed_share * total - 1e-9)):
+    exposed = [m for m in model.members if m.exposed]
+    done = [m for m in exposed if m.standing is Standing.COMMITTED]
+    if len(done) < max(1, math.ceil(model.completed_share * len(exposed) - 1e-9)):
         return None
-    late = [m.device for m in model.members if m.standing is not Standing.COMMITTED]
+    late = [m.device for m in exposed if m.standing is not Standing.COMMITTED]
     rest = f"; still to come: {names(late)}" if late else ""
-    return Decision(reason=f"{len(done)} of {_devices(total)} committed{rest}", event=Event.COMMITTED)
+    return Decision(reason=f"{len(done)} of {_devices(len(exposed))} committed{rest}", event=Event.COMMITTED)
 
 
 def _taken_back(model: Model) -> Decision | None:
@@ -241,9 +244,9 @@ def waits_for(model: Model) -> str:
         return model.verdict.wants if model.verdict and model.verdict.wants else "the gate's verdict"
     behind = {
         S.STAGING: {Standing.ORDERED, Standing.UPDATING},
-        S.COMMITTING: {Standing.WAITING, Standing.ORDERED, Standing.UPDATING, Standing.PROBATION, Standing.FAILED},
+        S.COMMITTING: {Standing.ORDERED, Standing.UPDATING, Standing.PROBATION, Standing.FAILED},
     }.get(model.state, {Standing.ORDERED, Standing.UPDATING, Standing.PROBATION, Standing.REVERTING})
-    late = [m.device for m in model.members if (m.exposed or model.state is S.COMMITTING) and m.standing in behind]
+    late = [m.device for m in model.members if m.exposed and m.standing in behind]
     return names(late) if late else "the next look"
 
 

@@ -40,7 +40,7 @@ class RolloutPolicy(Message, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     staged_share: Share = 0.95
     """Share of the exposed devices that must run the release before the stage is judged as a whole."""
     completed_share: Share = 1.0
-    """Share of all selected devices that must have committed before the rollout is complete."""
+    """Share of the exposed devices that must have committed before the rollout is complete."""
     variants: Annotated[tuple[NameText, ...], Meta(max_length=32)] = ()
     """Variants that may be taken, the preferred first; empty: those of the manifest, in its order."""
     gate: dict[str, Any] = msgspec.field(default_factory=dict)
