@@ -32,6 +32,7 @@ TARGET_RATIO = 1.5
 COPY = "sha256sum + cp"
 LEAST = "sha256sum + cp + sync"
 STEP_BYTES = 16 << 20
+FLASH_TARGET = 1.1
 REFRESH_TARGET_S = 0.3
 REFRESH_TARGET_MIB = 60.0
 
@@ -63,6 +64,12 @@ def install(source: Source, folder: Path, digest: Digest, size: int) -> None:
     disk.publish(folder / "a.part", folder / digest.hex)
 
 
+def bytes_to_disk() -> int:
+    """Return the bytes this process has had written to block devices; the file system's own journal is not in it."""
+    lines = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(lines["write_bytes"]) - int(lines["cancelled_write_bytes"])
+
+
 def make_file(path: Path, size: int) -> None:
     """Write `size` random bytes."""
     block = os.urandom(1 << 20)
@@ -87,6 +94,7 @@ def bench_install(folder: Path, *, size: int, rounds: int) -> bool:
             assert server.stderr is not None
             address = server.stderr.readline().split()[-1]
             sources: dict[str, Source] = {"install over HTTP": HttpSource(address), "install from a folder": depot}
+            written = 0
             times: dict[str, list[float]] = {COPY: [], LEAST: [], **{name: [] for name in sources}}
             for _ in range(rounds):
                 copied = timed(lambda: sum_and_copy(blob, folder / "copy"))
@@ -94,7 +102,9 @@ def bench_install(folder: Path, *, size: int, rounds: int) -> bool:
                 times[LEAST].append(copied + timed(lambda: sync(folder / "copy")))
                 (folder / "copy").unlink()
                 for name, where in sources.items():
+                    before = bytes_to_disk()
                     times[name].append(timed(functools.partial(install, where, folder / "dev", digest, size)))
+                    written = max(written, bytes_to_disk() - before)
                     shutil.rmtree(folder / "dev")
         finally:
             server.terminate()
@@ -107,7 +117,9 @@ def bench_install(folder: Path, *, size: int, rounds: int) -> bool:
         judged = "" if name in (COPY, LEAST) else f"target at most {TARGET_RATIO:.1f}x"
         good = good and ratio <= TARGET_RATIO
         print(f"  {name:24} {middle:7.2f} s {size / middle / 1e6:7.0f} MB/s {ratio:6.2f}x  {judged}")
-    return good
+    wear = written / size
+    print(f"  flash written per model byte {wear:9.3f}           target at most {FLASH_TARGET:.1f}")
+    return good and wear <= FLASH_TARGET
 
 
 REFRESH = """
