@@ -54,6 +54,14 @@ def test_orders(state: DeviceState, mode: Mode, version: str, expected: type) ->
     assert type(only(state, mode, serial=7, version=version)) is expected
 
 
+@pytest.mark.parametrize("state", [resting(), in_flight(S.TRIAL), in_flight(S.PROBATION), in_flight(S.REVERTING)])
+def test_a_commit_of_what_is_not_on_probation_is_noted_as_that(state: DeviceState) -> None:
+    event = only(state, Mode.COMMIT, serial=7, version="1.3")
+    assert isinstance(event, e.Noted)
+    assert event.reason is Reason.NOT_ON_PROBATION
+    assert "kiosk/1.3" in event.detail
+
+
 @pytest.mark.parametrize("state", sorted(BEFORE_SWITCH, key=lambda s: s.value))
 def test_before_the_switch_a_newer_order_supersedes_and_a_revert_drops_the_update(state: S) -> None:
     device = in_flight(state)

@@ -81,7 +81,7 @@ def _commit(state: DeviceState, order: Order) -> tuple[e.AnyEvent, ...]:
     if state.state is UpdateState.COMMITTING:
         return ()
     said = f"commit of {order.release} is ordered, which is not on probation here"
-    return (e.Noted(reason=Reason.SUPERSEDED, detail=said),)
+    return (e.Noted(reason=Reason.NOT_ON_PROBATION, detail=said),)
 
 
 def _revert(state: DeviceState, order: Order, fresh: tuple[Condemned, ...]) -> tuple[e.AnyEvent, ...]:

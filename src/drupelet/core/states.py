@@ -72,6 +72,7 @@ class Reason(Enum):
     ORDERED_BACK = "ordered_back"
     OPERATOR = "operator"
     NO_OTHER_SLOT = "no_other_slot"
+    NOT_ON_PROBATION = "not_on_probation"
 
 
 class RolloutState(Enum):
