@@ -61,8 +61,9 @@ def test_a_taken_port_and_a_missing_folder_are_said(tmp_path: Path, capsys: pyte
         port = str(taken.getsockname()[1])
         assert run("depot", "serve", str(tmp_path), "--port", port) == 5
     assert "give another --port" in capsys.readouterr().err
-    assert run("depot", "serve", str(tmp_path / "absent")) == 2
-    assert "no such folder" in capsys.readouterr().err
+    for verb in ("serve", "check"):
+        assert run("depot", verb, str(tmp_path / "absent")) == 4
+        assert "no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])

@@ -18,12 +18,11 @@ from drupelet.agent.errors import BadConfig
 from drupelet.agent.preflight import Daily
 from drupelet.agent.slots import Layout
 from drupelet.core.errors import NotFound
-from drupelet.wire.fields import Label, LabelKey, NameText
+from drupelet.wire.fields import Label, LabelKey, NameText, UrlText, in_words
 
 CONFIG_BYTES_MAX = 256 * 1024
 DEFAULT_PATH = Path("/etc/drupelet/agent.toml")
 PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
-UrlText = Annotated[str, Meta(pattern=r"^https?://[^\s]+$", max_length=2048)]
 Ms = Annotated[int, Meta(ge=1, le=86_400_000)]
 _DAILY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)\Z")
 
@@ -186,7 +185,7 @@ def parse(text: bytes, *, where: str) -> Config:
     try:
         config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
-        raise BadConfig(str(error), where=where) from error
+        raise BadConfig(in_words(error), where=where) from error
     for daily in config.updates.windows:
         _daily(daily, where=f"{where}: updates.windows")
     return config

@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 
 import typer
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationValueError, NameResolutionError, NewConnectionError
 
 from drupelet import __version__
 from drupelet.core.errors import (
@@ -56,6 +56,11 @@ class Api:
         if not server.startswith(("http://", "https://")):
             raise BadInput(
                 f"{server[:100]!r} is not an http or https address", fix="for example http://fleet.local:8443"
+            )
+        token = token.strip()
+        if not (token.isascii() and token.isprintable()):
+            raise BadInput(
+                "the token holds characters that no token has", where=TOKEN_VARIABLE, fix="copy it as it was printed"
             )
         self._base = server.rstrip("/") + "/api/v1"
         self._headers = {"User-Agent": f"drupelet/{__version__}", "Accept": "application/json"}
@@ -116,7 +121,9 @@ class Api:
     def _ask(self, method: str, path: str, body: dict[str, object] | None = None) -> Any:
         response = self._open(method, path, body)
         try:
-            if response.status >= 300:
+            if 300 <= response.status < 400:
+                raise Unavailable("the answer leads elsewhere: is this a fleet server?", where=self._base + path)
+            if response.status >= 400:
                 self._raise(response)
             data = response.read(ANSWER_BYTES_MAX)
         except HTTPError as error:
@@ -124,9 +131,12 @@ class Api:
         finally:
             response.release_conn()
         try:
-            return json.loads(data) if data else None
-        except ValueError as error:
+            answer = json.loads(data) if data else {}
+        except (ValueError, RecursionError) as error:
             raise Unavailable("the answer is not JSON: is this a fleet server?", where=self._base + path) from error
+        if not isinstance(answer, dict):
+            raise Unavailable("the answer is no JSON object: is this a fleet server?", where=self._base + path)
+        return _Answer(answer)
 
     def _open(self, method: str, path: str, body: dict[str, object] | None) -> urllib3.BaseHTTPResponse:
         headers = dict(self._headers)
@@ -138,9 +148,15 @@ class Api:
             return self._pool.request(
                 method, self._base + path, body=data, headers=headers, redirect=False, preload_content=False
             )
+        except LocationValueError as error:
+            raise BadInput(
+                f"{self._base[:100]!r} is not an address", where="--server", fix="for example http://fleet.local:8443"
+            ) from error
         except HTTPError as error:
             raise Unavailable(
-                f"the fleet server does not answer: {error}", where=self._base, fix="check --server, and that it runs"
+                f"the fleet server does not answer: {_words(error)}",
+                where=self._base,
+                fix="check --server, and that it runs",
             ) from error
 
     def _raise(self, response: urllib3.BaseHTTPResponse) -> None:
@@ -151,6 +167,20 @@ class Api:
             what, where, fix = f"the server answers {response.status}", self._base, ""
         kind = _KINDS.get(response.status, Refused if response.status < 500 else DrupeletError)
         raise kind(what or f"the server answers {response.status}", where=where, fix=fix)
+
+
+class _Answer(dict[str, Any]):
+    """What the server said. Another server's JSON lacks what is asked of it; that is said, not raised as a KeyError."""
+
+    def __missing__(self, key: str) -> Any:
+        raise Unavailable(f"the answer has no {key!r}: is this a fleet server of this version?", where="--server")
+
+
+def _words(error: HTTPError) -> str:
+    """Return what went wrong without the client's own object before it."""
+    if isinstance(error, NewConnectionError | NameResolutionError) and error.__cause__ is not None:
+        return getattr(error.__cause__, "strerror", None) or str(error.__cause__)
+    return str(error)
 
 
 def part(text: str) -> str:

@@ -14,7 +14,7 @@ import typer
 
 from drupelet.cli.output import Format, Output, say, show
 from drupelet.cli.passphrase import PassphraseFile, passphrase
-from drupelet.core.errors import BadInput, Conflict
+from drupelet.core.errors import BadInput, Conflict, NotFound
 from drupelet.depot.errors import BlobRefused
 from drupelet.depot.files import FilesDepot
 from drupelet.durable import PosixDisk
@@ -44,7 +44,7 @@ def serve(
     from drupelet.depot.serve import depot_app
 
     if not folder.is_dir():
-        raise BadInput("there is no such folder", where=str(folder), fix="publish a release into it first")
+        raise NotFound("there is no such folder", where=str(folder), fix="publish a release into it first")
     with _listen(host, port) as listening:
         say(f"Serving {folder} at http://{host}:{listening.getsockname()[1]}")
         config = uvicorn.Config(depot_app(folder.absolute()), log_level="warning", access_log=False, lifespan="off")
@@ -74,6 +74,8 @@ def check(folder: Folder, output: Output = Format.TABLE) -> None:
 
     Example: drupelet depot check depot
     """
+    if not folder.is_dir():
+        raise NotFound("there is no such folder", where=str(folder), fix="name the folder that holds blobs/")
     depot = FilesDepot(PosixDisk(), folder.absolute())
     rows = []
     for digest in depot.digests():

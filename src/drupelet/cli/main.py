@@ -8,9 +8,10 @@ import sys
 from typing import Annotated
 
 import typer
+from typer.exceptions import TyperException
 
 from drupelet import __version__
-from drupelet.core.errors import DrupeletError
+from drupelet.core.errors import BadInput, DrupeletError
 
 NOUNS = {
     "agent": "The device's update agent: run, status, history, rollback, install.",
@@ -24,6 +25,9 @@ NOUNS = {
     "rollout": "Staged rollouts: start, watch, pause, resume, abort, rollback.",
     "sim": "Run the production decisions in a simulated world.",
 }
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 and SIGINT, as shells have it."""
 
 
 def _missing(noun: str, error: ModuleNotFoundError) -> DrupeletError:
@@ -77,14 +81,41 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     try:
-        build(set(NOUNS) if completing else {word for word in given[:1] if word in NOUNS})(given, prog_name="drupelet")
+        root = build(set(NOUNS) if completing else {word for word in given[:1] if word in NOUNS})
+        # Not standalone: a mistyped command is then raised here, to be said in one line as every other error is.
+        code = root(given, prog_name="drupelet", standalone_mode=False)
     except DrupeletError as error:
-        print(f"drupelet: {error.line()}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = _say(error.line(), error.exit_code)
+    except TyperException as error:
+        code = _say(_usage(error), BadInput.exit_code)
+    except typer.Abort:
+        code = _say("stopped at a question that was not answered", 1)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     except BrokenPipeError:
         # The reader (`| head`) has had enough; let the interpreter's last flush go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = 0
+    if code == INTERRUPTED:
+        _say("interrupted", INTERRUPTED)
+    sys.exit(code)
+
+
+def _usage(error: TyperException) -> str:
+    """Return a mistake of typing as a line; nothing if help has been shown instead."""
+    said = error.format_message().replace("Value error, ", "")
+    context = getattr(error, "ctx", None)
+    if not said or context is None:
+        return said
+    words = context.command_path
+    where = words.removeprefix("drupelet").strip()
+    return f"{where + ': ' if where else ''}{said.rstrip('.')}; see: {words} --help"
+
+
+def _say(text: str, code: int) -> int:
+    if text:
+        print(f"drupelet: {' '.join(text.split())}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from drupelet.core.errors import NotFound
 from drupelet.gateway.admission import QUEUE_MAX
 from drupelet.gateway.errors import BadConfig
 from drupelet.gateway.router import CONVERSATIONS_MAX, IDLE_MS_MAX
+from drupelet.wire.fields import in_words
 
 CONFIG_BYTES_MAX = 256 * 1024
 Some = Annotated[int, Meta(ge=1, le=2**40)]
@@ -120,7 +121,7 @@ def parse(text: bytes, *, where: str) -> Config:
     try:
         return msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
-        raise BadConfig(str(error), where=where) from error
+        raise BadConfig(in_words(error), where=where) from error
 
 
 def read(path: Path) -> Config:

@@ -53,7 +53,7 @@ def decode(kind: type[M], data: bytes, *, where: str = "") -> M:
 
 
 def _refuse_unknown_format(kind: type[Message], data: bytes, where: str) -> None:
-    head = decode_as(_Head, data, where=where)
+    head = decode_as(_Head, data, where=where, name=kind.FORMAT)
     if head.format != kind.FORMAT:
         said = head.format[:80]
         raise UnknownFormat(
@@ -71,8 +71,10 @@ T = TypeVar("T")
 _DECODERS: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 
-def decode_as(kind: type[T], data: bytes, *, where: str = "") -> T:
+def decode_as(kind: type[T], data: bytes, *, where: str = "", name: str = "") -> T:
     """Return `data` decoded and validated as `kind`; for parts of messages. Size is the caller's to bound.
+
+    `name` is what an error calls it, where the type's own name would mean nothing to a person.
 
     msgspec bounds recursion by the interpreter's limit and raises RecursionError past it, which means too deep.
     """
@@ -82,7 +84,7 @@ def decode_as(kind: type[T], data: bytes, *, where: str = "") -> T:
     try:
         return decoder.decode(data)  # type: ignore[no-any-return]
     except msgspec.ValidationError as error:
-        raise Malformed(f"not a valid {_name_of(kind)}: {error}", where=where) from error
+        raise Malformed(f"not a valid {name or _name_of(kind)}: {error}", where=where) from error
     except msgspec.DecodeError as error:
         raise Malformed(f"not JSON: {error}", where=where) from error
     except UnicodeDecodeError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, get_args
 
+import msgspec
 from msgspec import Meta
 
 NameText = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$")]
@@ -27,3 +28,21 @@ EpochMs = Annotated[int, Meta(ge=0, le=2**53)]
 NonNegative = Annotated[float, Meta(ge=0)]
 Celsius = Annotated[float, Meta(ge=-60, le=200)]
 BootId = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
+UrlText = Annotated[str, Meta(pattern=r"^https?://[^\s]+$", max_length=2048)]
+
+_RULES = (
+    (NameText, "use lower-case letters, digits, '-', '_' and single '.', starting with a letter or digit"),
+    (UrlText, "use an address such as https://fleet.lab:8443"),
+    (Label, "use letters, digits, '-', '_' and '.', starting and ending with a letter or digit"),
+    (LabelKey, "use letters, digits, '-', '_', '.' and '/', starting and ending with a letter or digit"),
+)
+
+
+def in_words(error: msgspec.ValidationError) -> str:
+    """Return what a setting must be as `device.id: use lower-case letters, ...`, with no pattern in it."""
+    said, _, at = str(error).partition(" - at `")
+    for kind, rule in _RULES:
+        if f"matching regex {get_args(kind)[1].pattern!r}" in said:
+            said = rule
+    place = at.removeprefix("key` in `").rstrip("`").removeprefix("$").removeprefix(".")
+    return f"{place}: {said}" if place else said
