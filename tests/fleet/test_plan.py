@@ -58,3 +58,18 @@ def test_a_stage_orders_no_more_than_its_cap() -> None:
     waiting = [member(rank, Standing.WAITING) for rank in range(1, 6)]
     assert orders(model(S.STAGING, *exposed, *waiting)) == (("d-1", Mode.CANARY), ("d-2", Mode.CANARY))
     assert orders(model(S.STAGING, *exposed, *waiting, stage=0)) == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "standing", "words"),
+    [
+        (S.STAGING, Standing.UPDATING, "d-1"),
+        (S.STAGING, Standing.FAILED, "a person's decision: the update failed on d-1"),
+        (S.COMMITTING, Standing.FAILED, "a person's decision: the update failed on d-1"),
+        (S.ROLLING_BACK, Standing.REVERTING, "d-1"),
+        (S.ROLLING_BACK, Standing.COMMITTED, "d-1"),
+        (S.STAGING, Standing.PROBATION, "the next look"),
+    ],
+)
+def test_what_it_waits_for_is_named(state: S, standing: Standing, words: str) -> None:
+    assert waits_for(model(state, member(1, standing))) == words

@@ -36,6 +36,10 @@ class Standing(Enum):
     TAKEN_BACK = "taken_back"
 
 
+_ON_THE_WAY = frozenset({Standing.ORDERED, Standing.UPDATING, Standing.FAILED})
+"""What keeps a stage of canaries waiting. A failed update is tried again by nobody but an operator."""
+
+
 class PausedBy(Enum):
     """Who may end a pause: an operator's lasts until an operator resumes."""
 
@@ -242,12 +246,15 @@ def waits_for(model: Model) -> str:
         return "an operator's resume" if model.paused_by is PausedBy.OPERATOR else "the evidence to clear, or a person"
     if model.state is S.JUDGING:
         return model.verdict.wants if model.verdict and model.verdict.wants else "the gate's verdict"
-    behind = {
-        S.STAGING: {Standing.ORDERED, Standing.UPDATING},
-        S.COMMITTING: {Standing.ORDERED, Standing.UPDATING, Standing.PROBATION, Standing.FAILED},
-    }.get(model.state, {Standing.ORDERED, Standing.UPDATING, Standing.PROBATION, Standing.REVERTING})
-    late = [m.device for m in model.members if m.exposed and m.standing in behind]
-    return names(late) if late else "the next look"
+    exposed = [m for m in model.members if m.exposed]
+    if model.state in TAKING_BACK:
+        late = [m for m in exposed if m.has_previous and m.standing is not Standing.TAKEN_BACK]
+    else:
+        arrived = {Standing.COMMITTED} if model.direct or model.state is S.COMMITTING else set(Standing) - _ON_THE_WAY
+        late = [m for m in exposed if m.standing not in arrived]
+    if late and all(m.standing is Standing.FAILED for m in late):
+        return f"a person's decision: the update failed on {names(m.device for m in late)}"
+    return names(m.device for m in late) if late else "the next look"
 
 
 def names(devices: Iterable[str]) -> str:
