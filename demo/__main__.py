@@ -83,6 +83,7 @@ def _play(stage: Stage, *, acts: int) -> None:
             ("requests", f"{total.asked} asked, {total.failed} failed, {total.right / max(1, total.asked):.1%} right"),
             ("memory", f"{footprint.most_bytes / 2**30:.2f} GiB at most, all processes together"),
             *stage.verdicts.items(),
+            *([("attacker", f"{stage.attacks} attacks on five devices, all refused")] if stage.attacks else []),
         ],
         page=stage.world.page,
     )

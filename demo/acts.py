@@ -35,6 +35,7 @@ class Stage:
         self.policy = Path(__file__).parent / "policy.toml"
         self.load = Load(read_questions(self.kiosk / "questions.json"), per_second=ASK_PER_S, seed=11)
         self.verdicts: dict[str, str] = {}
+        self.attacks = 0
         self.old_metadata: dict[str, bytes] = {}
         """The image repository's timestamp and snapshot as they were in act one; act five replays them."""
 
@@ -189,8 +190,8 @@ class Stage:
         story.act(5, "An attacker", "He owns the network, the fleet server and its signing key; no image key is there.")
         self.forge("1.5", self.kiosk / "1.2")
         attacker = Attacker(world, story, old_metadata=self.old_metadata)
-        attacker.own_the_network()
-        attacker.own_the_fleet_server()
+        self.attacks += attacker.own_the_network()
+        self.attacks += attacker.own_the_fleet_server()
         before = self.load.totals().asked
         story.check("every device still serves kiosk 1.2", set(committed(world).values()) == {"kiosk/1.2"})
         world.wait_for(lambda: self.load.totals().asked > before + 40, what="forty more answers", timeout_s=30)

@@ -113,8 +113,11 @@ class Attacker:
             signer=read_signer(world.folder / "fleet/director-online.pem", passphrase=world.passphrase),
         )
 
-    def own_the_network(self) -> None:
-        """Alter blobs, replay metadata and sign with a wrong key while a good release is installed."""
+    def own_the_network(self) -> int:
+        """Alter blobs, replay metadata and sign with a wrong key while a good release is installed.
+
+        Return how many attacks were refused.
+        """
         attacks = (
             Attack("kiosk-1", "a flipped byte in a blob", frozenset({"digest_mismatch"})),
             Attack("kiosk-2", "a truncated blob", frozenset({"truncated"})),
@@ -137,9 +140,10 @@ class Attacker:
         self._refused(attacks)
         self.world.run("rollout", "abort", str(number), "--reason", "the network is owned")
         self.world.network.rules.clear()
+        return len(attacks)
 
-    def own_the_fleet_server(self) -> None:
-        """Sign orders with the server's own key."""
+    def own_the_fleet_server(self) -> int:
+        """Sign orders with the server's own key; return how many attacks were refused."""
         attacks = (
             Attack("kiosk-1", "an order for a release nobody signed", frozenset({"unsigned"})),
             Attack("kiosk-2", "an order for the condemned kiosk 1.4", frozenset({"condemned"})),
@@ -154,6 +158,7 @@ class Attacker:
             self.world.network.rules[(attack.device, "fleet")] = metadata(files)
         self._refused(attacks)
         self.world.network.rules.clear()
+        return len(attacks)
 
     def _refused(self, attacks: tuple[Attack, ...]) -> None:
         seen: dict[str, str] = {}

@@ -192,7 +192,7 @@ def _point(window: Window, *, received_ms: int) -> SeriesPoint:
         latency_p50_s=quantile(merged, 0.5),
         latency_p95_s=quantile(merged, 0.95),
         temperature_celsius=window.temperature_celsius,
-        memory_bytes=window.memory_bytes,
+        memory_bytes=window.memory_bytes or None,
         clock_wrong=wrong,
     )
 

@@ -84,7 +84,7 @@ class WhyView(View, frozen=True, kw_only=True):
 
 
 class SeriesPoint(View, frozen=True, kw_only=True):
-    """One telemetry window of a device. Times are seconds; None where there were no requests."""
+    """One telemetry window of a device. Times are seconds; None where nothing was measured."""
 
     at: int
     release: str
@@ -93,7 +93,7 @@ class SeriesPoint(View, frozen=True, kw_only=True):
     latency_p50_s: float | None
     latency_p95_s: float | None
     temperature_celsius: float | None
-    memory_bytes: int
+    memory_bytes: int | None
     clock_wrong: bool
 
 

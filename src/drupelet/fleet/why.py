@@ -44,8 +44,11 @@ def why(case: Case) -> tuple[str, tuple[str, ...]]:
         return "It is approved but has never polled: check that its agent runs and reaches this server.", because
     if not case.online:
         return f"It has not been heard of for {spoken(case.silent_s or 0.0)}.", because
+    if case.status.state is UpdateState.FAILED:
+        about = f" to {case.status.release}" if case.status.release else ""
+        return f"Its update{about} failed: {_word(case.status.reason)}.", because
     if case.failure:
-        return f"Its update failed: {case.failure}.", because
+        return f"Its last update failed: {case.failure.partition(':')[0].replace('_', ' ')}.", because
     if case.waits_in_draw:
         return f"It waits for its stage in {case.rollout}.", because
     if case.order is None:
@@ -58,8 +61,6 @@ def _with_order(case: Case, order: Order, status: DeviceStatus) -> str:
         if not case.order_signed:
             return f"Order {order.serial} is about to be signed."
         return f"It has not accepted order {order.serial} yet (it obeys {status.order_serial}){_said(status)}."
-    if status.state is UpdateState.FAILED:
-        return f"Its update failed{_said(status)}."
     if status.state is UpdateState.PREFLIGHT:
         waits = _WAITS.get(status.reason, "it checks whether it can take the release")
         return f"The update waits: {waits}{_said(status)}."
@@ -86,7 +87,14 @@ def _because(case: Case) -> tuple[str, ...]:
         lines.append(f"it says: {case.status.state.value}, committed {runs}, gateway {case.status.gateway}")
         if case.status.reason is not Reason.NONE:
             lines.append(words(case.status.reason, case.status.detail))
+    if case.failure:
+        lines.append(f"the rollout notes: {case.failure}")
     return tuple(lines)
+
+
+def _word(reason: Reason) -> str:
+    """A reason in a sentence; the device's own words, which may be long, stand beside it."""
+    return "no reason given" if reason is Reason.NONE else reason.value.replace("_", " ")
 
 
 def _said(status: DeviceStatus) -> str:
