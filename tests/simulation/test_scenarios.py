@@ -11,7 +11,7 @@ from drupelet.core.names import Slot
 from drupelet.core.states import Mode, Reason, UpdateState
 from drupelet.sim.crash import serves
 from drupelet.sim.device import ROOT, SimDevice
-from drupelet.sim.ports import Traits
+from drupelet.sim.traits import Traits
 from drupelet.trust.errors import NotTrusted
 from drupelet.wire.manifest import ReleaseManifest
 

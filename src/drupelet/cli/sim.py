@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from drupelet.cli.output import Format, Output, say, show
+from drupelet.cli.output import Format, Output, print_json, say, show
 from drupelet.core.errors import Refused
+
+if TYPE_CHECKING:
+    from drupelet.sim.device import SimDevice
 
 app = typer.Typer()
 
@@ -16,34 +19,40 @@ app = typer.Typer()
 @app.command()
 def run(
     seed: Annotated[int, typer.Option("--seed", help="The first seed; the same seed lives the same life.")] = 1,
-    count: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many seeds.")] = 20,
+    count: Annotated[int, typer.Option("--count", min=1, max=1_000_000, help="How many seeds.")] = 1,
     output: Output = Format.TABLE,
 ) -> None:
-    """Let simulated devices live through orders, faults and power cuts; fails at the first broken invariant.
+    """Let a device, then a fleet under a rollout live through faults drawn by a seed; fails at a broken invariant.
 
     Example: drupelet sim run --seed 7 --count 100
     """
-    from drupelet.sim import crash
+    from drupelet.sim import crash, rollout
     from drupelet.sim.device import Violation
 
-    rows = []
+    told = []
     for each in range(seed, seed + count):
         try:
             device = crash.run(each)
+            ending = rollout.run(each)
         except Violation as violation:
-            fix = f"drupelet sim run --seed {each} --count 1"
+            fix = f"see it again: drupelet sim run --seed {each}"
             raise Refused(f"an invariant broke: {violation}", where=f"seed {each}", fix=fix) from violation
-        state = device.state
-        row = {
-            "seed": each,
-            "power_cuts": device.crashes,
-            "events": state.seq,
-            "durable_steps": device.disk.count,
-            "state": state.state.value,
-            "reason": state.reason.value,
-        }
-        rows.append(row)
-    show(rows, output=output, columns=tuple(rows[0]), rows=(tuple(row.values()) for row in rows))
+        lines = (device_line(device), *ending.lines)
+        told.append({"seed": each, "device": lines[0], "rollout": ending.rollout.state.value, "lines": lines})
+        if output is Format.TABLE:
+            typer.echo("\n  ".join((f"seed {each}", *lines)))
+    if output is Format.JSON:
+        print_json(told)
+
+
+def device_line(device: SimDevice) -> str:
+    """Return in one sentence what a device lived through."""
+    state = device.state
+    because = f" ({state.reason.value})" if state.reason.value != "none" else ""
+    return (
+        f"one device: {state.seq} events, {device.disk.count} durable steps, {device.crashes} power cuts, "
+        f"{state.serial} orders; it ends {state.state.value}{because} and serves"
+    )
 
 
 @app.command()

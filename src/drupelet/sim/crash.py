@@ -15,7 +15,7 @@ from drupelet.agent.model import RESTING
 from drupelet.core.states import Mode, Reason, UpdateState
 from drupelet.sim.device import Plan, SimDevice, Violation
 from drupelet.sim.disk import Cut
-from drupelet.sim.ports import Traits
+from drupelet.sim.traits import Traits
 from drupelet.wire.manifest import ReleaseManifest
 
 Story = Callable[[SimDevice], None]

@@ -26,6 +26,7 @@ from drupelet.core.names import Digest, Slot
 from drupelet.core.states import Mode
 from drupelet.durable import hash_file
 from drupelet.sim.disk import Cut, PowerCut, SimDisk
+from drupelet.sim.meter import Meter
 from drupelet.sim.ports import (
     Releases,
     SimClock,
@@ -35,9 +36,9 @@ from drupelet.sim.ports import (
     SimSensors,
     SimSource,
     SimTrust,
-    Traits,
     blob_of,
 )
+from drupelet.sim.traits import Traits
 from drupelet.telemetry.spool import Spool
 from drupelet.wire.device_api import Hardware
 from drupelet.wire.manifest import (
@@ -75,26 +76,38 @@ class Plan:
 class SimDevice:
     """A device with its fleet, depot and gateway."""
 
-    def __init__(self, *, seed: int = 0, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        plan: Plan | None = None,
+        name: str = "sim-1",
+        fleet: SimFleet | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        """Make a device; `fleet` is its line to a server that others share, `meter` measures what it serves."""
         self.random = random.Random(seed)
         self.disk = SimDisk(seed=seed)
         self.clock = SimClock()
-        self.releases = Releases()
-        self.fleet = SimFleet(self.releases, clock=self.clock)
+        self.fleet = fleet or SimFleet(Releases())
+        self.fleet.clock = self.clock
+        self.releases = self.fleet.releases
         self.trust = SimTrust(self.fleet)
         self.source = SimSource(self.releases)
         self.sensors = SimSensors()
         self.config = Config(
-            device=Device(id="sim-1", state_folder=str(ROOT)),
+            device=Device(id=name, state_folder=str(ROOT)),
             fleet=Fleet(url="http://fleet.invalid", poll_ms=1_000, backoff_ms_max=8_000),
             depot=DepotSettings(url="http://depot.invalid"),
             updates=Updates(watch_prompt_ms=5_000),
             limits=Limits(slice_bytes=8192, windows_ms=2_000, status_ms=5_000),
         )
-        self.gateway = SimGateway(self.disk, self.releases, self.clock, self.config.layout.serve)
+        self.gateway = SimGateway(self.disk, self.releases, self.clock, self.config.layout.serve, meter=meter)
         self.agent: Agent | None = None
         self.boots = 0
         self.crashes = 0
+        self.off_ms = 0
+        """How long it stays off after the next power cut."""
         self._plan = plan
         self._serial = 0
         self._condemned: dict[str, Condemned] = {}
@@ -106,48 +119,18 @@ class SimDevice:
     # The forge and the operator
 
     def forge(self, version: str, traits: Traits | None = None, *, signed: bool = True) -> ReleaseManifest:
-        """Make a release and publish its blob; an unsigned one is ordered without anybody vouching for it."""
-        blob = blob_of(int(version.replace(".", "")), BLOB_BYTES)
-        digest = _sha(blob)
-        manifest = ReleaseManifest(
-            family="kiosk",
-            version=version,
-            model="kiosk",
-            created_at_ms=0,
-            context_tokens=512,
-            variants=(
-                Variant(
-                    name="q8_0",
-                    digest=digest,
-                    size_bytes=len(blob),
-                    quantization="Q8_0",
-                    memory=(MemoryAt(context_tokens=512, memory_bytes=60_000_000),),
-                ),
-            ),
-            canonical_prompts=(
-                CanonicalPrompt(
-                    id="hours", prompt="When do you open?", expect=(Expectation(kind="contains", value="nine"),)
-                ),
-            ),
-            budgets=Budgets(ttft_ms_max=1000, memory_bytes_max=100_000_000),
-            evaluation=Evaluation(passed=True),
-            provenance=Provenance(checkpoint=digest, recipe=digest, forge_version="0", converter="sim"),
-        )
-        self.releases.traits[digest] = traits or Traits()
-        if signed:
-            self.releases.blobs[digest] = blob
-            self.releases.manifests[_manifest_digest(manifest)] = manifest
-        return manifest
+        """Make a release as `forge` does."""
+        return forge(self.releases, version, traits, signed=signed)
 
     def order(self, mode: Mode, manifest: ReleaseManifest, **changes: object) -> Order:
         """Give a new order; `probation_ms` and `verdict_ms_max` are short unless said otherwise."""
         self._serial += 1
         fields: dict[str, object] = {
-            "device": "sim-1",
+            "device": self.config.device.id,
             "serial": self._serial,
             "mode": mode,
             "release": manifest.release.path,
-            "manifest": _manifest_digest(manifest),
+            "manifest": manifest_digest(manifest),
             "variants": ("q8_0",),
             "crossover": CROSSOVER if mode is Mode.CANARY else None,
             "probation_ms": 3_000,
@@ -160,7 +143,7 @@ class SimDevice:
     def condemn(self, manifest: ReleaseManifest, reason: str = "slow") -> None:
         """Put a release on the list that travels with every order from now on."""
         release = manifest.release.path
-        self._condemned[release] = Condemned(release=release, manifest=_manifest_digest(manifest), reason=reason)
+        self._condemned[release] = Condemned(release=release, manifest=manifest_digest(manifest), reason=reason)
 
     def cut_soon(self, steps: int, how: Cut, *, whole_device: bool) -> None:
         """Cut the power some durable steps from now."""
@@ -202,23 +185,33 @@ class SimDevice:
             hardware=Hardware(board="sim", architecture="sim", memory_bytes=8_000_000_000, cores=4, simulated=True),
         )
 
+    def tick(self, done: Callable[[SimDevice], bool] | None = None) -> bool:
+        """Start what is off, or do what is due and let time pass; a power cut leaves it off. Checks all invariants.
+
+        With `done`, ask that first, while the device runs, and do nothing if it says yes; return what it said.
+        """
+        try:
+            if self.agent is None:
+                self.power_on(whole_device=self.boots == 0 or self._plan is None or self._plan.whole_device)
+                return False
+            ended = done is not None and done(self)
+            if not ended:
+                self.clock.advance(max(1, self.agent.tick()))
+        except PowerCut:
+            self.crashes += 1
+            self.agent = None
+            self.disk.power_on()
+            self.clock.advance(self.off_ms)
+            self.off_ms = 0
+            return False
+        self.check()
+        return ended
+
     def run(self, done: Callable[[SimDevice], bool], *, what: str) -> None:
         """Tick until `done`, through whatever power cut was planned; raise `Violation` if that never comes."""
         for _ in range(TICKS_MAX):
-            try:
-                if self.agent is None:
-                    self.power_on(whole_device=self.boots == 0 or self._plan is None or self._plan.whole_device)
-                    continue
-                if done(self):
-                    self.check()
-                    return
-                self.clock.advance(max(1, self.agent.tick()))
-            except PowerCut:
-                self.crashes += 1
-                self.agent = None
-                self.disk.power_on()
-                continue
-            self.check()
+            if self.tick(done):
+                return
         raise Violation(f"never came: {what}; the device is {_words(self.state)}")
 
     def settle(self, *, serial: int | None = None) -> None:
@@ -257,6 +250,41 @@ class SimDevice:
             raise Violation(f"nothing serves {when}")
 
 
+def forge(releases: Releases, version: str, traits: Traits | None = None, *, signed: bool = True) -> ReleaseManifest:
+    """Make a release and publish its blob; an unsigned one is ordered without anybody vouching for it."""
+    blob = blob_of(int(version.replace(".", "")), BLOB_BYTES)
+    digest = _sha(blob)
+    manifest = ReleaseManifest(
+        family="kiosk",
+        version=version,
+        model="kiosk",
+        created_at_ms=0,
+        context_tokens=512,
+        variants=(
+            Variant(
+                name="q8_0",
+                digest=digest,
+                size_bytes=len(blob),
+                quantization="Q8_0",
+                memory=(MemoryAt(context_tokens=512, memory_bytes=60_000_000),),
+            ),
+        ),
+        canonical_prompts=(
+            CanonicalPrompt(
+                id="hours", prompt="When do you open?", expect=(Expectation(kind="contains", value="nine"),)
+            ),
+        ),
+        budgets=Budgets(ttft_ms_max=1000, memory_bytes_max=100_000_000),
+        evaluation=Evaluation(passed=True),
+        provenance=Provenance(checkpoint=digest, recipe=digest, forge_version="0", converter="sim"),
+    )
+    releases.traits[digest] = traits or Traits()
+    if signed:
+        releases.blobs[digest] = blob
+        releases.manifests[manifest_digest(manifest)] = manifest
+    return manifest
+
+
 class _SimCoins:
     def __init__(self, source: random.Random) -> None:
         self._random = random.Random(source.random())
@@ -270,7 +298,8 @@ def _sha(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def _manifest_digest(manifest: ReleaseManifest) -> str:
+def manifest_digest(manifest: ReleaseManifest) -> str:
+    """Return the digest by which orders name a manifest."""
     return _sha(msgspec.json.encode(manifest))
 
 

@@ -166,8 +166,10 @@ class SimDisk:
 
     def names(self, folder: Path) -> tuple[str, ...]:
         """Sorted names in a folder."""
-        depth = len(folder.parts)
-        return tuple(sorted({path.parts[depth] for path in self.files if folder in path.parents}))
+        prefix = f"{folder}/"
+        return tuple(
+            sorted({str(path)[len(prefix) :].partition("/")[0] for path in self.files if str(path).startswith(prefix)})
+        )
 
     def free_bytes(self, folder: Path) -> int:  # noqa: ARG002  (one simulated file system)
         """Bytes left."""

@@ -20,6 +20,8 @@ from drupelet.depot.download import Download
 from drupelet.depot.errors import SourceUnreachable
 from drupelet.durable import hash_file
 from drupelet.sim.disk import SimDisk
+from drupelet.sim.meter import Meter
+from drupelet.sim.traits import Traits
 from drupelet.trust.errors import NotTrusted
 from drupelet.wire.codec import decode_as
 from drupelet.wire.control import (
@@ -65,18 +67,6 @@ class SimClock:
     def advance(self, ms: int) -> None:
         """Let time pass."""
         self.now_ms += max(0, ms)
-
-
-@dataclass(slots=True)
-class Traits:
-    """How a release behaves once it runs."""
-
-    answer: str = "we open at nine"
-    loads: bool = True
-    deaths_a_look: int = 0
-    """How often its child dies between two looks at it."""
-    memory_bytes: int = 50_000_000
-    ttft_ms: float = 20.0
 
 
 @dataclass(slots=True)
@@ -227,8 +217,11 @@ class SimGateway:
 
     LOAD_MS = 500
 
-    def __init__(self, disk: SimDisk, releases: Releases, clock: SimClock, serve: Path) -> None:
+    def __init__(
+        self, disk: SimDisk, releases: Releases, clock: SimClock, serve: Path, *, meter: Meter | None = None
+    ) -> None:
         self._disk, self._releases, self._clock, self._serve = disk, releases, clock, serve
+        self._meter = meter
         self.children: dict[Slot, _Child] = {}
         self.serving: Slot | None = None
         self.routes: list[Route] = []
@@ -243,6 +236,8 @@ class SimGateway:
         """Start: serve from the first load of `serve.json` that can be loaded."""
         self.children, self.serving = {}, None
         self.boots += 1
+        if self._meter is not None:
+            self._meter.restarted()
         try:
             loads = decode_as(Serve, self._disk.read(self._serve, bytes_max=1 << 20)).loads
         except (NotFound, BadInput):
@@ -288,14 +283,18 @@ class SimGateway:
             case AskStatus():
                 return self._status()
             case Route():
-                if question.slot not in self.children:
+                child = self.children.get(question.slot)
+                if child is None:
                     return CannotDo(reason=Reason.NO_OTHER_SLOT, detail="the slot is empty")
+                if self._meter is not None:
+                    self._meter.routed(question, child.load, self._traits(child.load), self._clock.now_ms)
                 self.serving = question.slot
                 self.routes.append(question)
                 self._routed_ms = self._clock.now_ms
                 return Done()
             case TakeWindows():
-                return Windows(boot=f"g{self.boots}", windows=())
+                taken = () if self._meter is None else self._meter.take(question.after, question.limit)
+                return Windows(boot=f"g{self.boots}", windows=taken)
             case Unload():
                 if question.slot is self.serving:
                     return CannotDo(reason=Reason.NO_OTHER_SLOT, detail="it is serving")
