@@ -86,11 +86,12 @@ def server(keys: KeyRing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         process = subprocess.Popen([*DRUPELET, "fleet", "run", "--config", str(config)], stdout=out, stderr=out)
     try:
         found = until(lambda: LISTENING.search(log.read_text()), timeout_s=40, what="the server to listen")
-        made = subprocess.run(
-            [*DRUPELET, "fleet", "token", "create", "tests", "--scope", "operate", "--scope", "release", "-c", config],
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        yield Running(process, config, found[1], made.stdout.strip())
+        running = Running(process, config, found[1], token="")
+        scopes = ("--scope", "operate", "--scope", "release")
+        made = running.run("fleet", "token", "create", "tests", *scopes, "-c", str(config))
+        assert made.returncode == 0, made.stderr
+        running.token = made.stdout.strip()
+        yield running
     finally:
         process.terminate()
         process.wait(20)
@@ -145,6 +146,26 @@ def test_two_servers_on_one_state_folder(server: Running) -> None:
     assert (done.returncode, "another drupelet fleet" in done.stderr) == (5, True)
 
 
+def test_a_port_that_is_taken(server: Running, tmp_path: Path) -> None:
+    here = server.config.read_text()
+    other = server.config.with_name("other.toml")
+    listen = server.url.removeprefix("http://")
+    other.write_text(
+        re.sub(r'listen = ".*"', f'listen = "{listen}"', here).replace("state_folder =", "state_folder = 'other' #")
+    )
+    done = server.run("fleet", "run", "--config", str(other))
+    assert (done.returncode, done.stderr.count("\n")) == (5, 1)
+    assert f"{listen}: cannot listen there: Address already in use" in done.stderr
+
+
+def test_a_state_folder_that_cannot_be_made(server: Running) -> None:
+    other = server.config.with_name("file.toml")
+    other.write_text(server.config.read_text().replace("state_folder =", f"state_folder = '{server.config}' #"))
+    done = server.run("fleet", "run", "--config", str(other))
+    assert (done.returncode, done.stderr.count("\n")) == (6, 1)
+    assert "cannot make this folder" in done.stderr
+
+
 def test_it_ends_at_once_although_somebody_listens_to_changes(server: Running) -> None:
     stream = urllib3.request(
         "GET", f"{server.url}/api/v1/stream", headers={"Authorization": f"Bearer {server.token}"},
@@ -161,7 +182,8 @@ def test_it_ends_at_once_although_somebody_listens_to_changes(server: Running) -
     [
         ("listn = '127.0.0.1:1'", "did you mean 'listen'"),
         ("poll_ms = 1", "poll_ms"),
-        ("listen = 'here'", "listen"),
+        ("listen = 'here'", "127.0.0.1:8443"),
+        ("listen = '127.0.0.1:99999'", "is not host:port"),
         ("image_root = 3", "image_root"),
         ("x = [", "not TOML"),
     ],

@@ -13,6 +13,7 @@ passphrase_file = "/etc/drupelet/director.pass"
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,14 +25,17 @@ from drupelet.core.errors import BadInput
 from drupelet.core.errors import NotFound as CoreNotFound
 from drupelet.fleet.app import Settings
 from drupelet.fleet.intake import Pace
+from drupelet.wire.fields import in_words
 
 CONFIG_BYTES_MAX = 64 * 1024
+_LISTEN = re.compile(r"(?:[^:\s]+|\[[0-9a-f:]+\]):\d{1,5}\Z")
 
 
 class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
     """All keys of the file. Relative paths are relative to the file."""
 
-    listen: Annotated[str, Meta(pattern=r"^[^:]+:\d{1,5}$|^\[[0-9a-f:]+\]:\d{1,5}$")] = "127.0.0.1:8443"
+    listen: Annotated[str, Meta(max_length=300)] = "127.0.0.1:8443"
+    """Host and port; an IPv6 address in brackets."""
     database: str = ""
     """Empty: `fleet.db` in the state folder, SQLite."""
     state_folder: Path
@@ -82,14 +86,19 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
 def read_config(path: Path) -> FleetConfig:
     """Return the configuration, or raise `BadInput` naming the key that is wrong, or `NotFound`."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        with path.open("rb") as file:
+            data = file.read(CONFIG_BYTES_MAX + 1)
+    except FileNotFoundError as error:
         raise CoreNotFound(f"cannot read it: {error.strerror}", where=str(path), fix="give --config FILE") from error
+    except OSError as error:
+        raise BadInput(f"cannot read it: {error.strerror}", where=str(path), fix="give --config FILE") from error
     if len(data) > CONFIG_BYTES_MAX:
-        raise BadInput(f"{len(data)} bytes where at most {CONFIG_BYTES_MAX} are allowed", where=str(path))
+        raise BadInput(f"larger than {CONFIG_BYTES_MAX} bytes", where=str(path))
     try:
         document = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise BadInput(f"not UTF-8 at byte {error.start}", where=str(path)) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadInput(f"not TOML: {error}", where=str(path)) from error
     return config_of(document, where=path)
 
@@ -106,7 +115,11 @@ def config_of(document: dict[str, Any], *, where: Path) -> FleetConfig:
     try:
         config = msgspec.convert(document, FleetConfig, strict=True, dec_hook=_path)
     except msgspec.ValidationError as error:
-        raise BadInput(str(error), where=str(where)) from error
+        raise BadInput(in_words(error), where=str(where)) from error
+    if not _LISTEN.match(config.listen) or config.port > 65_535:
+        raise BadInput(
+            f"listen: {config.listen[:80]!r} is not host:port", where=str(where), fix="for example 127.0.0.1:8443"
+        )
     base = where.parent.absolute()
     return msgspec.structs.replace(
         config,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import secrets
@@ -15,7 +16,7 @@ from types import FrameType
 
 import uvicorn
 
-from drupelet.core.errors import BadInput, Unavailable
+from drupelet.core.errors import BadInput, Conflict, Unavailable
 from drupelet.core.errors import NotFound as CoreNotFound
 from drupelet.depot.http import HttpFetch
 from drupelet.durable import Disk, PosixDisk
@@ -42,7 +43,7 @@ def clock_ms() -> int:
 
 def open_database(config: FleetConfig) -> Store:
     """Open the database and bring its schema up to date."""
-    config.state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _own(config.state_folder)
     store = open_store(config.database_url)
     migrate(store)
     return store
@@ -76,7 +77,7 @@ def run_fleet(config: FleetConfig, *, on_listening: Callable[[str, int], None]) 
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     disk = PosixDisk()
-    config.state_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _own(config.state_folder)
     with disk.lock(config.state_folder / "fleet.lock", holder="another drupelet fleet"):
         store = open_database(config)
         try:
@@ -126,10 +127,25 @@ def _listen(host: str, port: int) -> socket.socket:
         made.bind((host, port))
     except OSError as error:
         made.close()
-        raise Unavailable(
-            f"cannot listen there: {error.strerror}", where=f"{host}:{port}", fix="stop what holds it, or change listen"
+        taken = error.errno == errno.EADDRINUSE
+        raise (Conflict if taken else BadInput)(
+            f"cannot listen there: {error.strerror}",
+            where=f"{host}:{port}",
+            fix="stop what holds it, or change listen" if taken else "check listen",
         ) from error
     return made
+
+
+def _own(folder: Path) -> None:
+    """Make the state folder, for its owner alone."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot make this folder: {error.strerror}",
+            where=str(folder),
+            fix="check state_folder and its disk",
+        ) from error
 
 
 def _read_root(disk: Disk, path: Path) -> bytes:
