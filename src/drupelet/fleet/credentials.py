@@ -23,6 +23,8 @@ from drupelet.wire.device_api import challenge_bytes, enrolment_bytes
 
 CHALLENGE_MS = 60_000
 DEVICE_TOKEN_MS = 600_000
+CHECKED_TOKENS_MAX = 100_000
+"""Tokens whose signature need not be computed again, some 20 MB at most."""
 USED_CHALLENGES_MAX = 100_000
 SECRET_BYTES = 32
 API_TOKEN_PREFIX = "drup_"  # noqa: S105  (what every token begins with, so that scanners find leaked ones)
@@ -45,6 +47,7 @@ class Badges:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._used: OrderedDict[str, None] = OrderedDict()
+        self._checked: OrderedDict[str, tuple[str, int]] = OrderedDict()
         self._lock = threading.Lock()
 
     def challenge(self, device: str, *, now_ms: int) -> str:
@@ -72,14 +75,22 @@ class Badges:
         return f"{head}~{self._mac('token', head, '')}"
 
     def device(self, token: str, *, now_ms: int) -> str:
-        """Return whose token it is, or raise `BadToken`."""
+        """Return whose token it is, or raise `BadToken`. A token's signature is checked once; its time, always."""
+        device, expires_ms = self._checked.get(token) or self._check(token)
+        if expires_ms < now_ms:
+            raise BadToken("the device token has expired", fix="prove the key again")
+        return device
+
+    def _check(self, token: str) -> tuple[str, int]:
         head, _, mac = token.rpartition("~")
         if not head or not hmac.compare_digest(mac.encode(), self._mac("token", head, "").encode()):
             raise BadToken("the device token is not one of this server's", fix="prove the key again")
         expires, _, device = head.partition("~")
-        if int(expires, 16) < now_ms:
-            raise BadToken("the device token has expired", fix="prove the key again")
-        return device
+        with self._lock:
+            self._checked[token] = found = (device, int(expires, 16))
+            if len(self._checked) > CHECKED_TOKENS_MAX:
+                self._checked.popitem(last=False)
+        return found
 
     def _mac(self, use: str, head: str, device: str) -> str:
         # Not hmac.digest: it lets go of the interpreter for these few bytes and gets it back milliseconds later.

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, select, update
 from sqlalchemy.exc import DBAPIError
 
 from drupelet.core.errors import DrupeletError
@@ -32,6 +31,7 @@ from drupelet.fleet.refusals import refusal_of
 from drupelet.fleet.standing import failure_of
 from drupelet.fleet.store.audit import clean, record
 from drupelet.fleet.store.engine import Store
+from drupelet.fleet.store.prepared import Prepared, insert_ignore
 from drupelet.fleet.store.schema import device_events, devices, members, rollouts, windows
 from drupelet.wire.device_api import DeviceEvent, PollReply, PollRequest
 
@@ -84,8 +84,10 @@ class Intake:
         self._pace = pace
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._insert_window = _insert_ignore(store, windows)
-        self._insert_event = _insert_ignore(store, device_events)
+        dialect = store.engine.dialect
+        self._insert_windows = insert_ignore(windows, dialect, columns=_WINDOW_COLUMNS)
+        self._insert_events = insert_ignore(device_events, dialect, columns=_EVENT_COLUMNS)
+        self._update_devices = Prepared(_UPDATE, dialect)
 
     def start(self) -> None:
         """Start the thread."""
@@ -181,12 +183,9 @@ class Intake:
             device.events_seq = max(device.events_seq, *(e.seq for e in request.events), 0)
             updates[request.device] = _update_of(request, device, now=now)
             answers.append(self._reply(request, device))
-        if window_rows:
-            connection.execute(self._insert_window, window_rows)
-        if event_rows:
-            connection.execute(self._insert_event, event_rows)
-        if updates:
-            connection.execute(_UPDATE, list(updates.values()))
+        self._insert_windows.run(connection, window_rows)
+        self._insert_events.run(connection, event_rows)
+        self._update_devices.run(connection, list(updates.values()))
         for failure in failures:
             _note_failure(connection, *failure)
         for name, why in refusals:
@@ -214,6 +213,8 @@ class Intake:
         )
 
 
+_WINDOW_COLUMNS = ("device", "last_seq", "received_at", "blocks", "windows_json")
+_EVENT_COLUMNS = ("device", "seq", "received_at", "at", "after", "reason", "release", "order_serial", "event_json")
 _AT_REST = (UpdateState.IDLE, UpdateState.FAILED)
 
 _LOOK_UP = (
@@ -315,11 +316,6 @@ def _note_failure(connection: Connection, device: str, release: str, serial: int
 
 
 _encode = msgspec.json.Encoder().encode
-
-
-def _insert_ignore(store: Store, table: Table) -> Any:
-    dialect = sqlite if store.is_sqlite else postgresql
-    return dialect.insert(table).on_conflict_do_nothing()
 
 
 def _settle(settled: list[tuple[asyncio.Future[PollReply], PollReply | DrupeletError]]) -> None:

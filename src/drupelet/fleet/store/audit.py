@@ -15,6 +15,8 @@ SYSTEM = "fleet"
 
 def clean(text: str, length_max: int = REASON_LENGTH_MAX) -> str:
     """Return the text without control characters and cut: PostgreSQL takes no NUL, and a log line is one line."""
+    if len(text) <= length_max and text.isprintable():
+        return text
     return "".join(char if char.isprintable() else " " for char in text[:length_max])
 
 
