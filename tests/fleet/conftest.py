@@ -6,11 +6,14 @@ import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from drupelet.durable import PosixDisk
 from drupelet.fleet.store.engine import Store, migrate, open_store
+from drupelet.fleet.store.schema import metadata
 from drupelet.trust.director import Director
 from drupelet.trust.keys import KeyRing
 from tests.fakes.postgres import PostgresCluster, missing
@@ -23,11 +26,13 @@ def cluster() -> Iterator[PostgresCluster]:
     if why := missing():
         pytest.skip(why)
     started = PostgresCluster()
-    migrated = open_store(started.url("migrated"))
-    migrate(migrated)
-    migrated.close()
-    yield started
-    started.stop()
+    try:
+        store = open_store(started.url)
+        migrate(store)
+        store.close()
+        yield started
+    finally:
+        started.stop()
 
 
 @pytest.fixture(scope="session")
@@ -45,10 +50,18 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         path = tmp_path / "fleet.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         opened = open_store(f"sqlite:///{path}")
+        event.listen(opened.engine, "connect", _not_durably)
     else:
-        opened = open_store(request.getfixturevalue("cluster").copy())
+        cluster: PostgresCluster = request.getfixturevalue("cluster")
+        cluster.empty([table.name for table in reversed(metadata.sorted_tables)])
+        opened = open_store(cluster.url)
     yield opened
     opened.close()
+
+
+def _not_durably(connection: Any, _record: Any) -> None:
+    """No test cuts the power under a database; waiting for the disk is most of their time."""
+    connection.execute("PRAGMA synchronous=OFF")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -105,6 +106,7 @@ def documented(view: Any = None, *, asked: type[msgspec.Struct] | None = None, s
     }
 
 
+@cache
 def schema(kind: Any) -> dict[str, Any]:
     """Return a shape's JSON schema with its parts inlined by reference to itself."""
     (top,), parts = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
