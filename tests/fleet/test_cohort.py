@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drupelet.fleet.cohort import Candidate, caps, draw, stages
@@ -20,6 +20,7 @@ def candidates(sizes: dict[str, int]) -> list[Candidate]:
     return [Candidate(f"{name.replace(' ', '-')}-{i}", name) for name, size in sizes.items() for i in range(size)]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(SIZES, st.text(max_size=20))
 def test_every_prefix_is_in_proportion(sizes: dict[str, int], seed: str) -> None:
     order = draw(candidates(sizes), seed=seed)
@@ -31,6 +32,7 @@ def test_every_prefix_is_in_proportion(sizes: dict[str, int], seed: str) -> None
             assert abs(seen[name] - place * size / len(order)) <= len(sizes)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(SIZES, st.text(max_size=20), st.randoms(use_true_random=False))
 def test_the_draw_depends_on_seed_and_names_alone(sizes: dict[str, int], seed: str, random: object) -> None:
     given_order = candidates(sizes)
