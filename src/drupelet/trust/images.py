@@ -169,14 +169,19 @@ class Images:
         return self._manifests / f"{digest.hex}.json"
 
 
-def _root_signed_at(root: bytes) -> datetime:
-    """Return when the embedded root says it was made; the epoch if it does not say."""
+def parse_root(root: bytes, *, where: str = "") -> Root:
+    """Return a root of trust, unverified: it is where trust begins. Raises `BadInput` if it is none."""
     try:
-        role = Metadata[Root].from_bytes(root).signed
+        return Metadata[Root].from_bytes(root).signed
     except RepositoryError as error:
         raise BadInput(
-            "this is not a TUF root", fix="give the image-root.json or director-root.json of your keys"
+            "this is not a TUF root", where=where, fix="give the image-root.json or director-root.json of your keys"
         ) from error
+
+
+def _root_signed_at(root: bytes) -> datetime:
+    """Return when the embedded root says it was made; the epoch if it does not say."""
+    role = parse_root(root)
     return signed_at(role) or datetime.fromtimestamp(0, UTC)
 
 

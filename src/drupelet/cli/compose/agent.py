@@ -29,6 +29,7 @@ from drupelet.depot.http import HttpFetch, HttpSource, make_pool
 from drupelet.durable import Disk, PosixDisk
 from drupelet.telemetry.sensors import PiSensors, read_all
 from drupelet.telemetry.spool import Spool
+from drupelet.trust.images import parse_root
 from drupelet.trust.verifier import Verifier
 from drupelet.wire.manifest import ReleaseManifest
 from drupelet.wire.orders import Order
@@ -142,10 +143,12 @@ def make_ports(config: Config, disk: Disk, *, online: bool) -> Ports:
 
 def _root(disk: Disk, path: str) -> bytes:
     try:
-        return disk.read(Path(path), bytes_max=ROOT_BYTES_MAX)
+        root = disk.read(Path(path), bytes_max=ROOT_BYTES_MAX)
     except NotFound as error:
         fix = "copy it from the key ring: drupelet keys init writes image-root.json and director-root.json"
         raise NotFound("there is no root of trust", where=path, fix=fix) from error
+    parse_root(root, where=path)
+    return root
 
 
 def boot_id() -> str:

@@ -25,7 +25,7 @@ from drupelet.fleet.config import FleetConfig
 from drupelet.fleet.credentials import SECRET_BYTES
 from drupelet.fleet.store.engine import Store, migrate, open_store
 from drupelet.trust.director import Director
-from drupelet.trust.images import Images
+from drupelet.trust.images import Images, parse_root
 from drupelet.trust.keys import read_signer
 from drupelet.trust.passphrase import passphrase_from
 from drupelet.web.app import pages
@@ -150,11 +150,13 @@ def _own(folder: Path) -> None:
 
 def _read_root(disk: Disk, path: Path) -> bytes:
     try:
-        return disk.read(path, bytes_max=ROOT_BYTES_MAX)
+        root = disk.read(path, bytes_max=ROOT_BYTES_MAX)
     except CoreNotFound as error:
         raise CoreNotFound(
             "there is no such root", where=str(path), fix="make keys with: drupelet keys init"
         ) from error
+    parse_root(root, where=str(path))
+    return root
 
 
 def _secret(disk: Disk, path: Path) -> bytes:
