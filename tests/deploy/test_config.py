@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from drupelet.gateway import config as gateway
 
 
 def fleet_parse(text: bytes, *, where: str) -> msgspec.Struct:
-    return fleet.config_of(tomllib.loads(text.decode()), where=Path("/etc/drupelet") / where)
+    return fleet.parse_config(text, where=Path("/etc/drupelet") / where)
 
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "config"

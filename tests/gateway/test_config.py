@@ -9,6 +9,7 @@ import pytest
 from drupelet.core.errors import NotFound
 from drupelet.gateway import config
 from drupelet.gateway.errors import BadConfig
+from drupelet.wire import settings
 
 
 def test_an_empty_file_is_all_defaults() -> None:
@@ -39,6 +40,6 @@ def test_mistakes_say_where_and_what_would_do(text: bytes, said: str) -> None:
 def test_a_missing_and_a_huge_file(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         config.read(tmp_path / "none.toml")
-    (tmp_path / "big.toml").write_bytes(b"#" * (config.CONFIG_BYTES_MAX + 1))
+    (tmp_path / "big.toml").write_bytes(b"#" * (settings.SETTINGS_BYTES_MAX + 1))
     with pytest.raises(BadConfig, match="larger than"):
         config.read(tmp_path / "big.toml")

@@ -5,37 +5,29 @@ An unknown key is refused with the nearest known one. Times are milliseconds, si
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from drupelet.agent.errors import BadConfig
 from drupelet.agent.preflight import Daily
 from drupelet.agent.slots import Layout
-from drupelet.core.errors import NotFound
-from drupelet.wire.fields import Label, LabelKey, NameText, UrlText, in_words
+from drupelet.wire.fields import Label, LabelKey, NameText, UrlText
+from drupelet.wire.settings import Section, parse_settings, read_settings
 
-CONFIG_BYTES_MAX = 256 * 1024
 DEFAULT_PATH = Path("/etc/drupelet/agent.toml")
 PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
 Ms = Annotated[int, Meta(ge=1, le=86_400_000)]
 _DAILY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)\Z")
 
 
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file."""
-
-
 class Device(Section, frozen=True, kw_only=True):
     """Who this device is."""
 
     id: NameText
-    labels: Annotated[dict[LabelKey, Label], Meta(max_length=32)] = {}
+    labels: Annotated[dict[LabelKey, Label], Meta(max_length=32)] = field(default_factory=dict)
     state_folder: PathText = "/var/lib/drupelet"
     status_file: Annotated[str, Meta(max_length=4096)] = ""
     """Empty means `status.json` in the state folder; a path on a tmpfs spares the flash."""
@@ -175,44 +167,21 @@ def _daily(text: str, *, where: str) -> Daily:
 
 def parse(text: bytes, *, where: str) -> Config:
     """Return the configuration in `text`, or raise `BadConfig` saying which key and what would do."""
-    try:
-        table = tomllib.loads(text.decode())
-    except UnicodeDecodeError as error:
-        raise BadConfig(f"not UTF-8 at byte {error.start}", where=where) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadConfig(f"not TOML: {error}", where=where) from error
-    _refuse_unknown(table, Config, where=where, prefix="")
-    try:
-        config = msgspec.convert(table, Config)
-    except msgspec.ValidationError as error:
-        raise BadConfig(in_words(error), where=where) from error
-    for daily in config.updates.windows:
-        _daily(daily, where=f"{where}: updates.windows")
-    return config
+    config = parse_settings(Config, text, where=where, error=BadConfig)
+    return _with_daily(config, where=where)
 
 
 def read(path: Path) -> Config:
     """Read and parse a file; raises `NotFound` or `BadConfig`."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(CONFIG_BYTES_MAX + 1)
-    except FileNotFoundError as error:
-        fix = "make one with `drupelet agent init`, or name another with --config"
-        raise NotFound("there is no such configuration file", where=str(path), fix=fix) from error
-    except OSError as error:
-        raise BadConfig(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if len(text) > CONFIG_BYTES_MAX:
-        raise BadConfig(f"larger than {CONFIG_BYTES_MAX} bytes", where=str(path))
-    return parse(text, where=str(path))
+    return _with_daily(
+        read_settings(
+            Config, path, error=BadConfig, fix="make one with `drupelet agent init`, or name another with --config"
+        ),
+        where=str(path),
+    )
 
 
-def _refuse_unknown(table: dict[str, Any], kind: type[Section], *, where: str, prefix: str) -> None:
-    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    for key, value in table.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            fix = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
-            raise BadConfig(f"unknown setting {prefix}{key[:80]}", where=where, fix=fix)
-        section = known[key]
-        if isinstance(value, dict) and isinstance(section, type) and issubclass(section, Section):
-            _refuse_unknown(value, section, where=where, prefix=f"{prefix}{key}.")
+def _with_daily(config: Config, *, where: str) -> Config:
+    for daily in config.updates.windows:
+        _daily(daily, where=f"{where}: updates.windows")
+    return config

@@ -12,9 +12,7 @@ passphrase_file = "/etc/drupelet/director.pass"
 
 from __future__ import annotations
 
-import difflib
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,16 +20,14 @@ import msgspec
 from msgspec import Meta
 
 from drupelet.core.errors import BadInput
-from drupelet.core.errors import NotFound as CoreNotFound
 from drupelet.fleet.app import Settings
 from drupelet.fleet.intake import Pace
-from drupelet.wire.fields import in_words
+from drupelet.wire.settings import Section, parse_settings, read_settings
 
-CONFIG_BYTES_MAX = 64 * 1024
 _LISTEN = re.compile(r"(?:[^:\s]+|\[[0-9a-f:]+\]):\d{1,5}\Z")
 
 
-class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
+class FleetConfig(Section, frozen=True, kw_only=True):
     """All keys of the file. Relative paths are relative to the file."""
 
     listen: Annotated[str, Meta(max_length=300)] = "127.0.0.1:8443"
@@ -85,37 +81,16 @@ class FleetConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_config(path: Path) -> FleetConfig:
     """Return the configuration, or raise `BadInput` naming the key that is wrong, or `NotFound`."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(CONFIG_BYTES_MAX + 1)
-    except FileNotFoundError as error:
-        raise CoreNotFound(f"cannot read it: {error.strerror}", where=str(path), fix="give --config FILE") from error
-    except OSError as error:
-        raise BadInput(f"cannot read it: {error.strerror}", where=str(path), fix="give --config FILE") from error
-    if len(data) > CONFIG_BYTES_MAX:
-        raise BadInput(f"larger than {CONFIG_BYTES_MAX} bytes", where=str(path))
-    try:
-        document = tomllib.loads(data.decode())
-    except UnicodeDecodeError as error:
-        raise BadInput(f"not UTF-8 at byte {error.start}", where=str(path)) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadInput(f"not TOML: {error}", where=str(path)) from error
-    return config_of(document, where=path)
+    config = read_settings(FleetConfig, path, error=BadInput, fix="give --config FILE", convert=_path)
+    return _placed(config, where=path)
 
 
-def config_of(document: dict[str, Any], *, where: Path) -> FleetConfig:
-    """Return a decoded file as configuration."""
-    known = [field.name for field in msgspec.structs.fields(FleetConfig)]
-    for key in document:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise BadInput(
-                f"unknown key {key!r}", where=str(where), fix=f"did you mean {near[0]!r}?" if near else "remove it"
-            )
-    try:
-        config = msgspec.convert(document, FleetConfig, strict=True, dec_hook=_path)
-    except msgspec.ValidationError as error:
-        raise BadInput(in_words(error), where=str(where)) from error
+def parse_config(text: bytes, *, where: Path) -> FleetConfig:
+    """Return the configuration in `text`, as if `where` held it."""
+    return _placed(parse_settings(FleetConfig, text, where=str(where), error=BadInput, convert=_path), where=where)
+
+
+def _placed(config: FleetConfig, *, where: Path) -> FleetConfig:
     if not _LISTEN.match(config.listen) or config.port > 65_535:
         raise BadInput(
             f"listen: {config.listen[:80]!r} is not host:port", where=str(where), fix="for example 127.0.0.1:8443"

@@ -5,28 +5,19 @@ Times are milliseconds, sizes bytes.
 
 from __future__ import annotations
 
-import difflib
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from msgspec import Meta
 
-from drupelet.core.errors import NotFound
 from drupelet.gateway.admission import QUEUE_MAX
 from drupelet.gateway.errors import BadConfig
 from drupelet.gateway.router import CONVERSATIONS_MAX, IDLE_MS_MAX
-from drupelet.wire.fields import in_words
+from drupelet.wire.settings import Section, parse_settings, read_settings
 
-CONFIG_BYTES_MAX = 256 * 1024
 Some = Annotated[int, Meta(ge=1, le=2**40)]
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table of the file."""
 
 
 class Listen(Section, frozen=True, kw_only=True):
@@ -111,41 +102,9 @@ class Config(Section, frozen=True, kw_only=True):
 
 def parse(text: bytes, *, where: str) -> Config:
     """Return the configuration in `text`, or raise `BadConfig` saying which key and what would do."""
-    try:
-        table = tomllib.loads(text.decode())
-    except UnicodeDecodeError as error:
-        raise BadConfig(f"not UTF-8 at byte {error.start}", where=where) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise BadConfig(f"not TOML: {error}", where=where) from error
-    _refuse_unknown(table, Config, where=where, prefix="")
-    try:
-        return msgspec.convert(table, Config)
-    except msgspec.ValidationError as error:
-        raise BadConfig(in_words(error), where=where) from error
+    return parse_settings(Config, text, where=where, error=BadConfig)
 
 
 def read(path: Path) -> Config:
     """Read and parse a file; raises `NotFound` or `BadConfig`."""
-    try:
-        with path.open("rb") as file:
-            text = file.read(CONFIG_BYTES_MAX + 1)
-    except FileNotFoundError as error:
-        fix = "write it, or name another with --config"
-        raise NotFound("there is no such configuration file", where=str(path), fix=fix) from error
-    except OSError as error:
-        raise BadConfig(f"cannot be read: {error.strerror}", where=str(path)) from error
-    if len(text) > CONFIG_BYTES_MAX:
-        raise BadConfig(f"larger than {CONFIG_BYTES_MAX} bytes", where=str(path))
-    return parse(text, where=str(path))
-
-
-def _refuse_unknown(table: dict[str, Any], kind: type[Section], *, where: str, prefix: str) -> None:
-    known = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    for key, value in table.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            fix = f"did you mean {prefix}{near[0]}?" if near else f"known here: {', '.join(sorted(known))}"
-            raise BadConfig(f"unknown setting {prefix}{key[:80]}", where=where, fix=fix)
-        section = known[key]
-        if isinstance(value, dict) and isinstance(section, type) and issubclass(section, Section):
-            _refuse_unknown(value, section, where=where, prefix=f"{prefix}{key}.")
+    return read_settings(Config, path, error=BadConfig, fix="write it, or name another with --config")
