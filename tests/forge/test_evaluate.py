@@ -69,7 +69,9 @@ def test_divergence_is_never_negative_and_zero_only_for_the_same(seed: int, scal
     random = np.random.default_rng(seed)
     a = (random.standard_normal((4, 7)) * scale).astype(np.float32)
     b = (random.standard_normal((4, 7)) * scale).astype(np.float32)
-    assert (divergence(a, b) > 0).all()
+    # Logits so far apart that all weight lies on one token, the same one, differ by less than a float can say.
+    assert (divergence(a, b) >= 0).all()
+    assert scale > 3 or (divergence(a, b) > 0).all()
     assert divergence(a, a + 5).max() < 1e-5
 
 
