@@ -123,7 +123,7 @@ def test_devices_by_command(server: Running) -> None:
         (("rollout", "start", "kiosk/1.1", "--stages", "0"), 4, "not registered"),
         (("rollout", "start", "kiosk/1.1", "--policy", "/nowhere"), 4, "cannot read"),
         (("rollout", "pause", "7"), 4, "no rollout"),
-        (("fleet", "run", "--config", "/nowhere.toml"), 4, "cannot read"),
+        (("fleet", "run", "--config", "/nowhere.toml"), 4, "no such configuration file"),
     ],
 )
 def test_errors_are_one_line_with_a_code(server: Running, words: tuple[str, ...], code: int, says: str) -> None:
@@ -180,7 +180,7 @@ def test_it_ends_at_once_although_somebody_listens_to_changes(server: Running) -
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("listn = '127.0.0.1:1'", "did you mean 'listen'"),
+        ("listn = '127.0.0.1:1'", "did you mean listen?"),
         ("poll_ms = 1", "poll_ms"),
         ("listen = 'here'", "127.0.0.1:8443"),
         ("listen = '127.0.0.1:99999'", "is not host:port"),

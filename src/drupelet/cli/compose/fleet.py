@@ -125,6 +125,8 @@ def _listen(host: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        # At once: whoever reads that it listens must be able to connect, and a second server must be refused here.
+        made.listen(BACKLOG)
     except OSError as error:
         made.close()
         taken = error.errno == errno.EADDRINUSE
