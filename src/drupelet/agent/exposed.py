@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -11,9 +13,14 @@ from drupelet.agent.config import MetricsSettings
 from drupelet.agent.effects import WindowSpool
 from drupelet.agent.errors import PortTaken
 from drupelet.agent.model import DeviceState
+from drupelet.core.errors import DrupeletError
 from drupelet.core.states import UpdateState
 from drupelet.telemetry.metrics import AgentMetrics, UpdateOutcome
+from drupelet.telemetry.throttle import ThrottleLog
 from drupelet.wire.device_api import DeviceEvent
+
+SAMPLE_EVERY_S = 15.0
+"""How often the firmware is asked for throttling: what rises and falls in between shows in its bits since boot."""
 
 
 def outcome_of(event: DeviceEvent) -> UpdateOutcome | None:
@@ -31,9 +38,20 @@ def outcome_of(event: DeviceEvent) -> UpdateOutcome | None:
 class Exposed:
     """Follows the agent's state and shows it at `/metrics`. Use as a context."""
 
-    def __init__(self, metrics: AgentMetrics, settings: MetricsSettings, *, since: int) -> None:
+    def __init__(
+        self,
+        metrics: AgentMetrics,
+        settings: MetricsSettings,
+        *,
+        throttling: ThrottleLog,
+        since: int,
+        clock: Callable[[], float],
+    ) -> None:
         """Listen at once; raises `PortTaken`. Events up to `since` were counted by an earlier process."""
         self._metrics = metrics
+        self._throttling = throttling
+        self._clock = clock
+        self._sample_at = clock()
         self._counted = since
         try:
             self._server = ThreadingHTTPServer((settings.host, settings.port), _handler(metrics))
@@ -57,6 +75,12 @@ class Exposed:
             if outcome is not None:
                 self._metrics.updated(outcome, event.reason)
         self._counted = max(self._counted, state.seq)
+        if self._clock() >= self._sample_at:
+            self._sample_at = self._clock() + SAMPLE_EVERY_S
+            # A board without `vcgencmd`, or a full disk, costs this count and nothing else.
+            with suppress(DrupeletError):
+                self._throttling.sample()
+            self._metrics.throttles(self._throttling.events)
 
     def close(self) -> None:
         """Stop listening."""

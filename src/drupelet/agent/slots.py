@@ -90,6 +90,11 @@ class Layout:
         return self.root / "spool"
 
     @property
+    def throttling(self) -> Path:
+        """How often the board was held back, counted across restarts."""
+        return self.root / "throttling.json"
+
+    @property
     def requests(self) -> Path:
         """Where an operator's commands reach a running agent."""
         return self.root / "requests"

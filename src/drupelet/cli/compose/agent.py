@@ -174,7 +174,7 @@ def run_agent(config: Config, *, on_start: Callable[[DeviceState], None]) -> Non
         ports = make_ports(config, disk, online=True)
         agent = Agent(ports, config, boot=boot_id())
         agent.start()
-        exposed = _exposed(config, agent.state)
+        exposed = _exposed(config, disk, agent.state)
         on_start(agent.state)
         try:
             while not stop.is_set():
@@ -188,17 +188,19 @@ def run_agent(config: Config, *, on_start: Callable[[DeviceState], None]) -> Non
                 exposed.close()
 
 
-def _exposed(config: Config, state: DeviceState) -> Exposed | None:
+def _exposed(config: Config, disk: Disk, state: DeviceState) -> Exposed | None:
     """Return the metrics server, if it is wanted; only then is its library loaded."""
     if not config.metrics.enabled:
         return None
     from drupelet.agent.exposed import Exposed
     from drupelet.telemetry.collectors import DeviceCollector, Machine
     from drupelet.telemetry.metrics import AgentMetrics
+    from drupelet.telemetry.throttle import ThrottleLog
 
     sensors = PiSensors(sys_root=Path(config.sensors.sys_root), vcgencmd=config.sensors.vcgencmd)
     metrics = AgentMetrics([DeviceCollector(Machine(sensors, os.getpid()), clock=time.monotonic)])
-    return Exposed(metrics, config.metrics, since=state.seq)
+    throttling = ThrottleLog(disk, config.layout.throttling, sensors)
+    return Exposed(metrics, config.metrics, throttling=throttling, since=state.seq, clock=time.monotonic)
 
 
 def run_until_rest(config: Config, disk: Disk, *, timeout_s: float) -> DeviceState:
