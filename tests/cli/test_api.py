@@ -64,6 +64,18 @@ def test_an_answer_that_is_none(rude: Rude, answer: bytes, kind: type[DrupeletEr
         Api(rude.url, "token").pages("/devices", key="after")
 
 
+def test_a_whole_list_is_asked_for_as_one(rude: Rude) -> None:
+    rude.says(ok(b'[{"id": "kiosk/1.1"}]'))
+    assert Api(rude.url, "").rows("/releases") == [{"id": "kiosk/1.1"}]
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"[1]", b'"releases"'])
+def test_what_is_no_list_is_not_taken_for_one(rude: Rude, answer: bytes) -> None:
+    rude.says(ok(answer))
+    with pytest.raises(Unavailable, match="no JSON list of objects"):
+        Api(rude.url, "").rows("/releases")
+
+
 def test_a_server_that_is_not_there_is_said_in_words(rude: Rude) -> None:
     rude.close()
     with pytest.raises(Unavailable) as caught:

@@ -97,6 +97,13 @@ def server(keys: KeyRing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         process.wait(20)
 
 
+@pytest.mark.parametrize("noun", ["device", "release", "rollout"])
+def test_everything_can_be_listed(server: Running, noun: str) -> None:
+    listed = server.run(noun, "list", "-o", "json")
+    assert isinstance(json.loads(listed.stdout), list), listed.stderr
+    assert server.run(noun, "list").returncode == 0
+
+
 def test_devices_by_command(server: Running) -> None:
     assert server.enrol("cli-1") == 200
     listed = json.loads(server.run("device", "list", "-o", "json").stdout)

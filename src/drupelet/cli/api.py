@@ -73,6 +73,10 @@ class Api:
         wanted = {key: str(value) for key, value in query.items() if value not in ("", None)}
         return self._ask("GET", path + (f"?{urlencode(wanted)}" if wanted else ""))
 
+    def rows(self, path: str) -> list[Any]:
+        """Return a resource that is a whole list."""
+        return list(self._ask("GET", path, many=True))
+
     def post(self, path: str, body: dict[str, object] | None = None) -> Any:
         """Ask for something to be done."""
         return self._ask("POST", path, body or {})
@@ -118,7 +122,7 @@ class Api:
         finally:
             response.close()
 
-    def _ask(self, method: str, path: str, body: dict[str, object] | None = None) -> Any:
+    def _ask(self, method: str, path: str, body: dict[str, object] | None = None, *, many: bool = False) -> Any:
         response = self._open(method, path, body)
         try:
             if 300 <= response.status < 400:
@@ -134,9 +138,12 @@ class Api:
             answer = json.loads(data) if data else {}
         except (ValueError, RecursionError) as error:
             raise Unavailable("the answer is not JSON: is this a fleet server?", where=self._base + path) from error
-        if not isinstance(answer, dict):
-            raise Unavailable("the answer is no JSON object: is this a fleet server?", where=self._base + path)
-        return _Answer(answer)
+        items = answer if many else [answer]
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            wanted = "list of objects" if many else "object"
+            raise Unavailable(f"the answer is no JSON {wanted}: is this a fleet server?", where=self._base + path)
+        made = [_Answer(item) for item in items]
+        return made if many else made[0]
 
     def _open(self, method: str, path: str, body: dict[str, object] | None) -> urllib3.BaseHTTPResponse:
         headers = dict(self._headers)

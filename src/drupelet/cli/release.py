@@ -21,7 +21,7 @@ def list_releases(server: Server = NO_SERVER, token: Token = "", output: Output 
 
     Example: drupelet release list
     """
-    found = Api(server, token).get("/releases")
+    found = Api(server, token).rows("/releases")
     show(found, output=output, columns=COLUMNS, rows=[_row(release) for release in found])
 
 
