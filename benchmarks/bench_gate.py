@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -97,19 +99,38 @@ def judged(policy: GatePolicy, pairs: list[Pair]) -> tuple[Kind, float]:
     return Kind.HOLD, pairs[-1].complete_at_s / 60.0
 
 
-def detection(policy: GatePolicy, worlds: list[tuple[World, str]], rollouts: int) -> None:
+def missed(target: str, *, minutes: float, pairs: float = 0.0, share: float = 0.0) -> bool:
+    """Whether a line falls short of its target, written as in `100%, 120 min`, `0%`, `at most 5%` or `13 pairs`."""
+    for number, unit in re.findall(r"(\d+)(%| min| pairs)", target):
+        bound = float(number)
+        if unit == " min" and not minutes <= bound:
+            return True
+        if unit == " pairs" and not pairs <= bound:
+            return True
+        if unit == "%" and (share < 1.0 if bound == 100.0 else share > bound / 100.0):
+            return True
+    return False
+
+
+def detection(policy: GatePolicy, worlds: list[tuple[World, str]], rollouts: int) -> bool:
+    """Print how soon harm is found; return whether a target was missed."""
+    short = False
     print(f"\nrollback, {rollouts} rollouts each, proven false-rollback rate {policy.total_alpha:.1%}")
     print(f"{'world':<30}{'found':>8}{'median min':>12}{'p90 min':>9}{'pairs':>7}{'requests':>10}   target")
     for world, target in worlds:
         runs = [(rollback_at(policy, pairs), pairs) for pairs in (rollout(world, SEED + i) for i in range(rollouts))]
         found = [(hit, sum(p.new.requests for p in pairs[: hit[1]])) for hit, pairs in runs if hit]
         times = sorted([hit[0] / 60.0 for hit, _ in found] + [np.inf] * (rollouts - len(found)))
+        middle = float(np.quantile(times, 0.5, method="lower"))
+        pairs_used = float(np.median([hit[1] for hit, _ in found])) if found else math.inf
+        fails = missed(target, minutes=middle, pairs=pairs_used)
+        short = short or fails
         print(
-            f"{world.name:<30}{len(found) / rollouts:>8.0%}{np.quantile(times, 0.5, method='lower'):>12.0f}"
-            f"{np.quantile(times, 0.9, method='lower'):>9.0f}"
-            f"{np.median([hit[1] for hit, _ in found]) if found else np.nan:>7.0f}"
-            f"{np.median([n for _, n in found]) if found else np.nan:>10.0f}   {target}"
+            f"{world.name:<30}{len(found) / rollouts:>8.0%}{middle:>12.0f}"
+            f"{np.quantile(times, 0.9, method='lower'):>9.0f}{pairs_used:>7.0f}"
+            f"{np.median([n for _, n in found]) if found else np.nan:>10.0f}   {target}{'  MISSED' if fails else ''}"
         )
+    return short
 
 
 def upper(events: int, trials: int) -> float:
@@ -132,17 +153,23 @@ def false_rollbacks(policy: GatePolicy, rollouts: int) -> None:
     )
 
 
-def passing(policy: GatePolicy, worlds: list[tuple[World, str]], rollouts: int) -> None:
+def passing(policy: GatePolicy, worlds: list[tuple[World, str]], rollouts: int) -> bool:
+    """Print how often and how soon releases pass; return whether a target was missed."""
+    short = False
     print(f"\nPASS, {rollouts} rollouts each, asked after every round of pairs")
     print(f"{'world':<30}{'pass':>8}{'rollback':>10}{'hold':>7}{'median min to pass':>20}   target")
     for world, target in worlds:
         ends = [judged(policy, rollout(world, 5 * SEED + i)) for i in range(rollouts)]
         share = {kind: sum(end is kind for end, _ in ends) / rollouts for kind in Kind}
         times = [minutes for end, minutes in ends if end is Kind.PASS]
+        middle = float(np.median(times)) if times else math.nan
+        fails = missed(target, minutes=middle, share=share[Kind.PASS])
+        short = short or fails
         print(
             f"{world.name:<30}{share[Kind.PASS]:>8.0%}{share[Kind.ROLLBACK]:>10.0%}{share[Kind.HOLD]:>7.0%}"
-            f"{np.median(times) if times else np.nan:>20.0f}   {target}"
+            f"{middle:>20.0f}   {target}{'  MISSED' if fails else ''}"
         )
+    return short
 
 
 def main() -> None:
@@ -151,42 +178,48 @@ def main() -> None:
     n = arguments.parse_args().rollouts
     began = time.perf_counter()
     policy = GatePolicy()
-    detection(
-        policy,
-        [
-            (World("tail2.5, 60 requests/h", tail=2.5), "40 min"),
-            (World("tail2.5, 120 requests/h", requests_h=120, tail=2.5), ""),
-            (World("tail2.5, 300 requests/h", requests_h=300, tail=2.5), "40 min"),
-            (World("tail1.5, 300 requests/h", requests_h=300, tail=1.5), ""),
-            (World("whole1.5, 60 requests/h", whole=1.5), "70 min"),
-            (World("whole1.25, 60 requests/h", whole=1.25), "180 min"),
-            (World("errors 5%, 60 requests/h", error_rate=0.05), ""),
-            (World("one device, tail2.5, 300/h", requests_h=300, tail=2.5, devices=1), "190 min"),
-            (World("one device, whole1.5, 60/h", whole=1.5, devices=1), ""),
-        ],
-        n,
-    )
+    misses = [
+        detection(
+            policy,
+            [
+                (World("tail2.5, 60 requests/h", tail=2.5), "40 min"),
+                (World("tail2.5, 120 requests/h", requests_h=120, tail=2.5), ""),
+                (World("tail2.5, 300 requests/h", requests_h=300, tail=2.5), "40 min"),
+                (World("tail1.5, 300 requests/h", requests_h=300, tail=1.5), ""),
+                (World("whole1.5, 60 requests/h", whole=1.5), "70 min"),
+                (World("whole1.25, 60 requests/h", whole=1.25), "180 min"),
+                (World("errors 5%, 60 requests/h", error_rate=0.05), ""),
+                (World("one device, tail2.5, 300/h", requests_h=300, tail=2.5, devices=1), "190 min"),
+                (World("one device, whole1.5, 60/h", whole=1.5, devices=1), ""),
+            ],
+            n,
+        )
+    ]
     false_rollbacks(policy, 10 * n)
-    passing(
-        policy,
-        [
-            (World("null, 60 requests/h"), "100%, 120 min"),
-            (World("null, 300 requests/h", requests_h=300), "100%, 120 min"),
-            (World("tail1.5", tail=1.5), "0%"),
-            (World("tail2.5", tail=2.5), "0%"),
-            (World("whole1.25", whole=1.25), "at most 5%"),
-            (World("whole1.5", whole=1.5), "0%"),
-            (World("errors 5%", error_rate=0.05), "0%"),
-        ],
-        max(n // 4, 5),
+    misses.append(
+        passing(
+            policy,
+            [
+                (World("null, 60 requests/h"), "100%, 120 min"),
+                (World("null, 300 requests/h", requests_h=300), "100%, 120 min"),
+                (World("tail1.5", tail=1.5), "0%"),
+                (World("tail2.5", tail=2.5), "0%"),
+                (World("whole1.25", whole=1.25), "at most 5%"),
+                (World("whole1.5", whole=1.5), "0%"),
+                (World("errors 5%", error_rate=0.05), "0%"),
+            ],
+            max(n // 4, 5),
+        )
     )
     demo = GatePolicy(metrics=tuple(_demo_rule(rule) for rule in DEFAULT_METRICS))
     print("\nshort blocks, 10 requests a block, noise 0.25, tail watched but not mandatory:")
     short = {"requests_h": 120.0, "noise": 0.25, "drift": 0.1, "pairs": 16}
-    passing(demo, [(World("null, 1 device", devices=1, **short), "6-8 pairs (60-80)")], n)
-    passing(demo, [(World("null, 3 devices", devices=3, **short), "2-3 rounds (20-30)")], n)
-    detection(demo, [(World("whole2.5, 3 devices", devices=3, whole=2.5, **short), "11-13 pairs")], n)
+    # Blocks of five minutes, where a demo's are of seconds: 80 minutes are 8 pairs of one device, 30 are 3 rounds.
+    misses.append(passing(demo, [(World("null, 1 device", devices=1, **short), "80 min")], n))
+    misses.append(passing(demo, [(World("null, 3 devices", devices=3, **short), "30 min")], n))
+    misses.append(detection(demo, [(World("whole2.5, 3 devices", devices=3, whole=2.5, **short), "13 pairs")], n))
     print(f"\n{time.perf_counter() - began:.0f} s")
+    sys.exit(1 if any(misses) else 0)
 
 
 def _demo_rule(rule: MetricRule) -> MetricRule:

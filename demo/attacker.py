@@ -177,10 +177,12 @@ class Attacker:
             self.world.wait_for(look, what=f"{len(attacks)} refusals (seen: {seen})", timeout_s=60)
         log = json.dumps(self.world.ask_fleet("audit?limit=500")["items"])
         for attack in attacks:
-            self.story.check(f"{attack.device} refused {attack.name}", True, saw=seen[attack.name])
+            self.story.check(
+                f"{attack.device} refused {attack.name}", attack.name in seen, saw=seen.get(attack.name, "")
+            )
             with urllib.request.urlopen(f"{self.world.page}/devices/{attack.device}", timeout=10) as page:  # noqa: S310
                 shown = page.read().decode()
-            reason = seen[attack.name].partition(":")[0]
+            reason = said.partition(":")[0]
             on_page = reason in shown or reason.replace("_", " ") in shown
             self.story.check("its page and the audit log say so", on_page and reason in log)
 

@@ -34,7 +34,7 @@ def _missing(noun: str, error: ModuleNotFoundError) -> DrupeletError:
     extra = {"fleet": "fleet", "forge": "forge", "gateway": "gateway", "depot": "fleet", "sim": "all"}.get(noun, "all")
     return DrupeletError(
         f"`drupelet {noun}` needs {error.name}, which is not installed here",
-        fix=f"install it with: pip install 'drupelet[{extra}]'",
+        fix=f"install the extra {extra!r}: pip install '.[{extra}]' in a clone of Drupelet",
     )
 
 

@@ -59,4 +59,4 @@ def _plotly() -> Path:
         path = Path(folder) / "package_data" / PLOTLY
         if path.is_file():
             return path
-    raise NoSuch("the chart library is not installed", fix="install it with: pip install 'drupelet[fleet]'")
+    raise NoSuch("the chart library is not installed", fix="install the extra 'fleet'")
