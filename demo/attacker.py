@@ -177,9 +177,8 @@ class Attacker:
             self.world.wait_for(look, what=f"{len(attacks)} refusals (seen: {seen})", timeout_s=60)
         log = json.dumps(self.world.ask_fleet("audit?limit=500")["items"])
         for attack in attacks:
-            self.story.check(
-                f"{attack.device} refused {attack.name}", attack.name in seen, saw=seen.get(attack.name, "")
-            )
+            said = seen.get(attack.name, "")
+            self.story.check(f"{attack.device} refused {attack.name}", bool(said), saw=said)
             with urllib.request.urlopen(f"{self.world.page}/devices/{attack.device}", timeout=10) as page:  # noqa: S310
                 shown = page.read().decode()
             reason = said.partition(":")[0]
