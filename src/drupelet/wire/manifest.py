@@ -33,6 +33,9 @@ from drupelet.wire.fields import (
 PROMPT_CHARACTERS_MAX = 8000
 MANIFEST_NAME = "manifest.json"
 
+FileFormat = Literal["gguf", "onnx", "litert", "openvino", "hef"]
+"""What kind of file a variant is. A device takes only what its gateway can run."""
+
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A part of a message: no format of its own."""
@@ -61,7 +64,7 @@ class Variant(Part, frozen=True, kw_only=True, omit_defaults=True):
     name: NameText
     digest: DigestText
     size_bytes: Bytes
-    file_format: Literal["gguf"] = "gguf"
+    file_format: FileFormat = "gguf"
     quantization: Annotated[str, Meta(max_length=32)]
     memory: Annotated[tuple[MemoryAt, ...], Meta(min_length=1, max_length=16)]
     npu_required: bool = False
@@ -141,6 +144,14 @@ class Provenance(Part, frozen=True, kw_only=True, omit_defaults=True):
     converter: Annotated[str, Meta(max_length=128)]
 
 
+class Attachment(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """A blob that says something about the release and that no device needs, such as its bill of materials."""
+
+    kind: Literal["report-page", "provenance", "bom"]
+    digest: DigestText
+    size_bytes: Bytes
+
+
 class ReleaseManifest(Message, frozen=True, kw_only=True):
     """A release: what it is, what it needs, what it must do, and how it came to be."""
 
@@ -164,6 +175,7 @@ class ReleaseManifest(Message, frozen=True, kw_only=True):
     stages: Annotated[tuple[StageAdvice, ...], Meta(max_length=16)] = ()
     evaluation: Evaluation
     provenance: Provenance
+    attachments: Annotated[tuple[Attachment, ...], Meta(max_length=16)] = ()
 
     def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]

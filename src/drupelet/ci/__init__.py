@@ -1,0 +1,1 @@
+"""Pipelines for other people's repositories: what `drupelet ci init` writes."""

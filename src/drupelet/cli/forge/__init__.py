@@ -1,0 +1,11 @@
+"""`drupelet forge`: from a checkpoint to a signed, published release. One file a verb."""
+
+from __future__ import annotations
+
+import typer
+
+from drupelet.cli.forge import build, check, publish
+
+app = typer.Typer()
+for verb in (check.check, build.build, publish.publish):
+    app.command()(verb)

@@ -1,0 +1,97 @@
+"""`drupelet forge build`: convert, quantize, evaluate and pack."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drupelet.cli.output import Format, Output, say, show
+from drupelet.cli.progress import Bar
+from drupelet.core.names import ReleaseId, Version, family
+from drupelet.durable import PosixDisk
+from drupelet.forge.checkpoint import open_checkpoint
+from drupelet.forge.evaluate import Bench
+from drupelet.forge.pipeline import Pipeline
+from drupelet.forge.recipe import load_recipe
+from drupelet.forge.report import Report
+
+RecipeFile = Annotated[Path, typer.Argument(help="The family's recipe.toml.", show_default=False)]
+CheckpointFolder = Annotated[
+    Path, typer.Option("--checkpoint", help="Folder in Hugging Face's layout.", show_default=False)
+]
+COLUMNS = ("variant", "MiB", "KL mean", "top-1", "tokens/s", "TTFT ms", "RAM MiB", "prompts", "verdict")
+
+
+def build(
+    recipe: RecipeFile,
+    checkpoint: CheckpointFolder,
+    version: Annotated[str, typer.Option("--version", help="Version of the release, such as 1.2.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the package.", show_default=False)],
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Where the f16 reference's logits are kept.", show_default="OUT/cache"),
+    ] = None,
+    override_evaluation: Annotated[
+        str, typer.Option("--override-evaluation", help="Pack even what the evaluation refuses; the reason is signed.")
+    ] = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Convert, quantize, evaluate and pack a release. Exit code 8 if the evaluation refuses it.
+
+    Example: drupelet forge build models/kiosk/recipe.toml --checkpoint models/kiosk/1.2 --version 1.2 --out build/1.2
+    """
+    known, recipe_digest = load_recipe(recipe)
+    release = ReleaseId(family(known.family), Version.parse(version))
+    disk = PosixDisk(folder_mode=0o755)
+    opened = open_checkpoint(checkpoint.absolute())
+    # A child's socket needs a short path, which the package's folder need not have.
+    with tempfile.TemporaryDirectory(prefix="drupelet-") as runtime, Bar() as bar:
+        line = Pipeline(
+            release=release,
+            recipe=known,
+            recipe_digest=recipe_digest,
+            checkpoint=opened,
+            folder=out.absolute(),
+            bench=Bench(
+                disk=disk,
+                cache=(cache or out / "cache").absolute(),
+                runtime_folder=Path(runtime),
+                progress=bar.doing,
+            ),
+            now_ms=lambda: time.time_ns() // 1_000_000,
+            progress=bar.bytes_done,
+        )
+        report = line.measure()
+    # The numbers are shown before a refusal, not instead of it.
+    show_report(report, output)
+    package = line.pack(report, override=override_evaluation)
+    if package.manifest.evaluation.overridden:
+        say(f"The evaluation refused {release}; overridden: {package.manifest.evaluation.overridden}")
+    say(f"{release} is packed in {out}, unsigned.")
+
+
+def show_report(report: Report, output: Format) -> None:
+    """Print what the evaluation measured, a row a variant, and its findings."""
+    rows = []
+    for one in report.variants:
+        quality = one.quality
+        rows.append(
+            (
+                one.name,
+                f"{one.size_bytes / 2**20:.1f}",
+                f"{quality.kl_mean:.5f}" if quality else "",
+                f"{quality.top1_agreement:.1%}" if quality else "",
+                f"{one.tokens_per_second:.0f}",
+                f"{one.ttft_ms:.1f}",
+                f"{one.memory_bytes / 2**20:.0f}",
+                f"{sum(result.passed for result in one.canonical)}/{len(one.canonical)}",
+                "refused" if one.findings else "passed",
+            )
+        )
+    show(report, output=output, columns=COLUMNS, rows=rows)
+    for finding in report.findings:
+        say(f"refused: {finding}")

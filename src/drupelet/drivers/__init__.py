@@ -1,0 +1,1 @@
+"""Rollouts through other update systems (Mender, balena, hawkBit), one file each behind one port."""

@@ -1,0 +1,98 @@
+"""One build, from a checkpoint to a package: convert, evaluate, pack, each step in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from drupelet import __version__
+from drupelet.core.names import Digest, ReleaseId
+from drupelet.forge.checkpoint import Checkpoint
+from drupelet.forge.convert import CONVERTER, Wanted, convert
+from drupelet.forge.evaluate import Bench, evaluate
+from drupelet.forge.formats.port import Progress
+from drupelet.forge.ledger import Ledger, Step
+from drupelet.forge.pack import Package, pack
+from drupelet.forge.recipe import Recipe
+from drupelet.forge.report import Report
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """What one build works on. `measure` comes first and `pack`, which refuses what `measure` found bad, second."""
+
+    release: ReleaseId
+    recipe: Recipe
+    recipe_digest: Digest
+    checkpoint: Checkpoint
+    folder: Path
+    bench: Bench
+    now_ms: Callable[[], int]
+    progress: Progress = lambda _doing, _done, _total: None
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def measure(self) -> Report:
+        """Convert every variant and evaluate it. Raises what `convert` and `evaluate` raise."""
+        began = self.now_ms()
+        made = convert(
+            self.checkpoint,
+            self._wanted(),
+            self.folder,
+            model_name=str(self.release),
+            disk=self.bench.disk,
+            progress=self.progress,
+        )
+        self.ledger.record(
+            Step(
+                name="convert",
+                tool=f"{CONVERTER} {__version__}",
+                parameters={str(one.wanted.name): one.wanted.quantization for one in made},
+                inputs={"checkpoint": self.checkpoint.digest, "recipe": self.recipe_digest},
+                outputs={one.artifact.path.name: one.artifact.digest for one in made},
+                began_at_ms=began,
+                ended_at_ms=self.now_ms(),
+            )
+        )
+        reference = next(one.artifact for one in made if one.wanted.quantization == "f16")
+        shipped = {variant.name for variant in self.recipe.variants}
+        began = self.now_ms()
+        report = evaluate(
+            self.recipe,
+            [one for one in made if str(one.wanted.name) in shipped],
+            reference=reference,
+            checkpoint=self.checkpoint,
+            bench=self.bench,
+        )
+        self.ledger.record(
+            Step(
+                name="evaluate",
+                tool=f"drupelet {__version__}",
+                parameters={"passed": str(report.passed).lower()},
+                inputs={one.artifact.path.name: one.artifact.digest for one in made},
+                began_at_ms=began,
+                ended_at_ms=self.now_ms(),
+            )
+        )
+        return report
+
+    def pack(self, report: Report, *, override: str = "") -> Package:
+        """Write report and manifest beside the variants. Raises `EvaluationRefused`, see `pack.pack`."""
+        return pack(
+            self.release,
+            self.recipe,
+            report,
+            recipe_digest=self.recipe_digest,
+            checkpoint=self.checkpoint,
+            folder=self.folder,
+            disk=self.bench.disk,
+            created_at_ms=self.now_ms(),
+            override=override,
+        )
+
+    def _wanted(self) -> list[Wanted]:
+        """Return the recipe's variants, and the f16 reference if it is none of them."""
+        wanted = [variant.wanted for variant in self.recipe.variants]
+        if all(one.quantization != "f16" for one in wanted):
+            wanted.append(Wanted.reference())
+        return wanted
