@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from drupelet.forge.checkpoint import open_checkpoint
+from drupelet.forge.checkpoint import guess_shape, open_checkpoint
 from drupelet.forge.errors import CheckpointBad, Unsupported
 from tests.fakes.tiny_checkpoint import TinyLlama, config_of, write_tiny_checkpoint
 
@@ -43,10 +43,6 @@ def _link_out(folder: Path) -> None:
     (folder / "model.safetensors").symlink_to(outside)
 
 
-def _only_a_pickle(folder: Path) -> None:
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-
-
 def _only_a_fast_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.model").rename(folder / "tokenizer.json")
 
@@ -71,7 +67,7 @@ def _shard(folder: Path, *, lose: str = "", forget: str = "") -> None:
 
 def test_a_sound_checkpoint_is_opened(tiny: Path) -> None:
     found = open_checkpoint(tiny)
-    assert found.config.head_width == 16
+    assert found.shape.key_width == 16
     assert len(found.tensors) == 2 + 2 * 9
     assert found.parameters == sum(value.size for value in load_file(tiny / "model.safetensors").values())
 
@@ -138,20 +134,36 @@ def test_damage_and_contradiction_are_refused(tiny: Path, damage: Damage, words:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (_config(architectures=["GPT2LMHeadModel"]), "GPT2LMHeadModel is not supported; supported: LlamaForCausalLM"),
+        (_config(architectures=["GPT2LMHeadModel"]), "GPT2LMHeadModel is not supported"),
         (_config(architectures=[]), "none is not supported"),
         (_config(attention_bias=True), "biases"),
         (_config(hidden_act="gelu"), "the activation 'gelu'"),
         (_config(sliding_window=4096), "sliding-window"),
         (_config(rope_scaling={"rope_type": "llama3", "factor": 8}), "rope scaling of type 'llama3'"),
-        (_only_a_pickle, "pytorch_model.bin is a pickle, which is never opened"),
         (_only_a_fast_tokenizer, "not tokenizer.json"),
     ],
 )
 def test_what_is_whole_but_unknown_is_unsupported(tiny: Path, damage: Damage, words: str) -> None:
     damage(tiny)
+    found = open_checkpoint(tiny)  # the toolchain may know it
+    assert (found.shape.layers, found.shape.context, found.digest.hex != "") == (2, 128, True)
     with pytest.raises(Unsupported, match=words):
+        found.known()
+
+
+def test_a_pickle_is_never_opened(tiny: Path) -> None:
+    (tiny / "model.safetensors").rename(tiny / "pytorch_model.bin")
+    with pytest.raises(Unsupported, match=r"pytorch_model\.bin is a pickle, which is never opened"):
         open_checkpoint(tiny)
+
+
+@pytest.mark.parametrize("missing", ["hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings"])
+def test_an_unknown_architecture_tells_its_sizes(tiny: Path, missing: str) -> None:
+    fields = config_of(TinyLlama(), architectures=["New"])
+    assert guess_shape({"text_config": fields}, where="").kv_heads == 2
+    fields.pop(missing)
+    with pytest.raises(CheckpointBad, match=f"{missing} is missing"):
+        guess_shape(fields, where="config.json")
 
 
 def test_a_tied_model_may_carry_its_embedding_twice(tiny: Path) -> None:

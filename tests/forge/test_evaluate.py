@@ -259,7 +259,7 @@ def test_a_recipe_of_another_family_is_refused(tiny: Path, tmp_path: Path) -> No
 
 
 def test_memory_grows_with_the_context(tiny: Path) -> None:
-    short, long = memory_at(_report().variants[0], open_checkpoint(tiny).config, 64)
+    short, long = memory_at(_report().variants[0], open_checkpoint(tiny).shape, 64)
     assert (short.context_tokens, short.memory_bytes) == (64, 44 << 20)
     assert (long.context_tokens, long.memory_bytes >= short.memory_bytes) == (128, True)
 

@@ -7,7 +7,7 @@ checkpoint itself (a shard index), so every name is held inside the folder. Weig
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from msgspec import Meta
 from drupelet.core.names import Digest
 from drupelet.forge.errors import CheckpointBad, Unsupported
 from drupelet.forge.safetensors import Tensor, parse_json, read_header
+from drupelet.forge.shape import ModelShape
 
 CONFIG_BYTES_MAX = 1 << 20
 INDEX_BYTES_MAX = 32 << 20
@@ -25,6 +26,19 @@ TOKENIZER_BYTES_MAX = 64 << 20
 SHARDS_MAX = 1_000
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
 """What the embedded converter knows; both are `llama` to llama.cpp."""
+BESIDE = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+"""Files beside the weights that belong to a model, where they are there."""
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HASH_BYTES = 1 << 20
 _NAMED_MAX = 3
@@ -67,6 +81,20 @@ class LlamaConfig(msgspec.Struct, frozen=True, kw_only=True):
         return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
+    def shape(self) -> ModelShape:
+        """Return its sizes."""
+        return ModelShape(
+            layers=self.num_hidden_layers,
+            hidden=self.hidden_size,
+            heads=self.num_attention_heads,
+            kv_heads=self.kv_heads,
+            key_width=self.head_width,
+            value_width=self.head_width,
+            context=self.max_position_embeddings,
+            vocab=self.vocab_size,
+        )
+
+    @property
     def eos_ids(self) -> tuple[int, ...]:
         """Tokens that end an answer, the first the main one."""
         if self.eos_token_id is None:
@@ -79,13 +107,28 @@ class Checkpoint:
     """A checkpoint whose config, names, types and shapes agree; values are checked as they are read."""
 
     folder: Path
-    config: LlamaConfig
+    architecture: str
+    """As `config.json` names it, such as `LlamaForCausalLM`."""
+    shape: ModelShape
+    config: LlamaConfig | None
+    """None for an architecture that the embedded converter does not know; `known()` raises `unknown` then."""
+    unknown: Unsupported | None
     tensors: dict[str, Tensor]
-    """Exactly those the config calls for, in its order; `lm_head.weight` only if it is not the embedding."""
-    tokenizer: Path
+    """Exactly those the config calls for, in its order; `lm_head.weight` only if it is not the embedding. All that
+    the files hold, where the architecture is not known."""
+    files: tuple[Path, ...]
+    """All files that belong to the model; `digest` is of them."""
+    tokenizer: Path | None
+    """A SentencePiece model."""
     tokenizer_config: dict[str, Any]
     digest: Digest
     """Of the names and bytes of all files that were used."""
+
+    def known(self) -> LlamaConfig:
+        """Return the config, or raise `Unsupported` saying why the embedded converter cannot convert this."""
+        if self.config is None or self.unknown is not None:
+            raise self.unknown or Unsupported("unknown architecture", where=str(self.folder))
+        return self.config
 
     @property
     def parameters(self) -> int:
@@ -100,24 +143,37 @@ def open_checkpoint(folder: Path, *, on_hash: Callable[[int, int], None] | None 
     """
     if not folder.is_dir():
         raise CheckpointBad("there is no such folder", where=str(folder))
-    config = _config(folder)
+    fields = _fields(folder)
     files, tensors = _tensors(folder)
-    kept = _exactly_expected(tensors, config, folder)
-    tokenizer = _tokenizer(folder)
-    used = [_inside(folder, "config.json"), *files, tokenizer]
+    where = str(folder / "config.json")
+    try:
+        config, unknown = _config(fields, where), None
+    except Unsupported as error:
+        config, unknown = None, error
+    tokenizer = None
+    if config is not None:
+        tensors = _exactly_expected(tensors, config, folder)
+        try:
+            tokenizer = _tokenizer(folder)
+        except Unsupported as error:
+            config, unknown = None, error
+    shape = config.shape if config is not None else guess_shape(fields, where=where)
+    beside = tuple(_inside(folder, name) for name in BESIDE if (folder / name).exists())
     settings: dict[str, Any] = {}
     if (folder / "tokenizer_config.json").exists():
-        path = _inside(folder, "tokenizer_config.json")
-        used.append(path)
+        path = folder / "tokenizer_config.json"
         settings = parse_json(_read(path, CONFIG_BYTES_MAX), where=str(path))
     if (folder / "chat_template.jinja").exists():
-        path = _inside(folder, "chat_template.jinja")
-        used.append(path)
-        settings["chat_template"] = _text(path)
+        settings["chat_template"] = _text(folder / "chat_template.jinja")
+    used = (*files, *beside)
     return Checkpoint(
         folder=folder,
+        architecture=_named(fields),
+        shape=shape,
         config=config,
-        tensors=kept,
+        unknown=unknown,
+        tensors=tensors,
+        files=used,
         tokenizer=tokenizer,
         tokenizer_config=settings,
         digest=_digest(used, on_hash or (lambda _done, _total: None)),
@@ -177,17 +233,52 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _config(folder: Path) -> LlamaConfig:
+def _fields(folder: Path) -> dict[str, Any]:
     path = _inside(folder, "config.json")
     if not path.exists():
         raise CheckpointBad("there is no config.json: not a checkpoint in Hugging Face's layout", where=str(folder))
-    where = str(path)
-    fields = parse_json(_read(path, CONFIG_BYTES_MAX), where=where)
+    return parse_json(_read(path, CONFIG_BYTES_MAX), where=str(path))
+
+
+def _named(fields: dict[str, Any]) -> str:
     named = fields.get("architectures")
-    if not (isinstance(named, list) and named and named[0] in ARCHITECTURES):
-        said = named[0] if isinstance(named, list) and named else "none"
-        fix = f"supported: {', '.join(ARCHITECTURES)}"
-        raise Unsupported(f"the architecture {str(said)[:80]} is not supported", where=where, fix=fix)
+    return str(named[0])[:80] if isinstance(named, list) and named else "none"
+
+
+def guess_shape(fields: dict[str, Any], *, where: str) -> ModelShape:
+    """Return the sizes that `config.json` tells of an architecture that is not known, by their usual names.
+
+    Raises `CheckpointBad` where layers, width, vocabulary or context are missing or no sizes.
+    """
+    inner = fields.get("text_config")
+    known = {**fields, **inner} if isinstance(inner, dict) else fields
+
+    def size(default: int | None, *names: str) -> int:
+        value = next((known[name] for name in names if known.get(name) is not None), default)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1 << 24:
+            raise CheckpointBad(f"{names[0]} is missing or no size", where=where)
+        return value
+
+    hidden = size(None, "hidden_size", "n_embd", "d_model")
+    heads = size(0, "num_attention_heads", "n_head", "num_heads")
+    width = size(hidden // heads if heads else 0, "head_dim")
+    return ModelShape(
+        layers=size(None, "num_hidden_layers", "n_layer", "num_layers", "n_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=size(heads, "num_key_value_heads"),
+        key_width=width,
+        value_width=width,
+        context=size(None, "max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len"),
+        vocab=size(None, "vocab_size"),
+    )
+
+
+def _config(fields: dict[str, Any], where: str) -> LlamaConfig:
+    named = _named(fields)
+    if named not in ARCHITECTURES:
+        fix = f"the embedded converter knows {', '.join(ARCHITECTURES)}; the llama.cpp toolchain knows more"
+        raise Unsupported(f"the architecture {named} is not supported", where=where, fix=fix)
     try:
         config = msgspec.convert(fields, LlamaConfig)
     except msgspec.ValidationError as error:
@@ -207,7 +298,9 @@ def _config(folder: Path) -> LlamaConfig:
     ):
         if wrong:
             raise Unsupported(
-                f"the embedded converter does not know {what}", where=where, fix="train a Llama without it"
+                f"the embedded converter does not know {what}",
+                where=where,
+                fix="convert with the llama.cpp toolchain, or train a Llama without it",
             )
     return config
 
@@ -304,7 +397,7 @@ def _tokenizer(folder: Path) -> Path:
     return path
 
 
-def _digest(files: list[Path], on_hash: Callable[[int, int], None]) -> Digest:
+def _digest(files: Sequence[Path], on_hash: Callable[[int, int], None]) -> Digest:
     """Return the digest over each file's name and its bytes' digest, in the order of names."""
     total, done = sum(path.stat().st_size for path in files), 0
     lines: list[str] = []

@@ -14,20 +14,19 @@ from pathlib import Path
 from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
 from drupelet.durable.port import Disk
-from drupelet.forge.checkpoint import Checkpoint, LlamaConfig
+from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.convert import CONVERTER
 from drupelet.forge.errors import RecipeBad
 from drupelet.forge.evaluate import require_pass
 from drupelet.forge.recipe import Recipe
 from drupelet.forge.report import Report, VariantReport
+from drupelet.forge.shape import ModelShape
 from drupelet.wire.codec import encode_canonical
 from drupelet.wire.manifest import Evaluation, MemoryAt, Provenance, ReleaseManifest, Variant
 
 MANIFEST_FILE = "manifest.json"
 REPORT_FILE = "report.json"
 FINDINGS_MAX = 100
-_KV_BYTES = 2
-"""llama.cpp keeps keys and values in f16."""
 _MIB = 1 << 20
 _MODE = 0o644
 
@@ -71,7 +70,7 @@ def pack(
         report,
         report_digest=Digest.of_hex(hashlib.sha256(report_bytes).hexdigest()),
         recipe_digest=recipe_digest,
-        config=checkpoint.config,
+        shape=checkpoint.shape,
         created_at_ms=created_at_ms,
         override=override.strip() if not report.passed else "",
     )
@@ -86,7 +85,7 @@ def build_manifest(
     *,
     report_digest: Digest,
     recipe_digest: Digest,
-    config: LlamaConfig,
+    shape: ModelShape,
     created_at_ms: int,
     override: str,
 ) -> ReleaseManifest:
@@ -103,7 +102,7 @@ def build_manifest(
                 size_bytes=measured.size_bytes,
                 file_format="gguf",
                 quantization=wanted.quantization,
-                memory=memory_at(measured, config, recipe.context_tokens),
+                memory=memory_at(measured, shape, recipe.context_tokens),
                 npu_required=wanted.npu_required,
                 quality=measured.quality,
             )
@@ -139,16 +138,15 @@ def build_manifest(
     )
 
 
-def memory_at(measured: VariantReport, config: LlamaConfig, context_tokens: int) -> tuple[MemoryAt, ...]:
+def memory_at(measured: VariantReport, shape: ModelShape, context_tokens: int) -> tuple[MemoryAt, ...]:
     """Return the memory at the recipe's context, as measured, and at the model's longest, with the larger cache.
 
     Rounded up to MiB and one tenth above what was seen: allocators and kernels differ from machine to machine.
     """
-    cache_bytes = 2 * config.num_hidden_layers * config.kv_heads * config.head_width * _KV_BYTES
-    contexts = sorted({context_tokens, max(context_tokens, config.max_position_embeddings)})
+    contexts = sorted({context_tokens, max(context_tokens, shape.context)})
     found = []
     for tokens in contexts:
-        seen = measured.memory_bytes + cache_bytes * (tokens - context_tokens)
+        seen = measured.memory_bytes + shape.cache_bytes(tokens) - shape.cache_bytes(context_tokens)
         found.append(MemoryAt(context_tokens=tokens, memory_bytes=-(-seen * 11 // (10 * _MIB)) * _MIB))
     return tuple(found)
 

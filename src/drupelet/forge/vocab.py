@@ -41,6 +41,8 @@ class Vocabulary:
 
 def load_processor(checkpoint: Checkpoint) -> sentencepiece.SentencePieceProcessor:
     """Return SentencePiece's own tokenizer of the checkpoint."""
+    if checkpoint.tokenizer is None:
+        raise Unsupported("there is no SentencePiece tokenizer", where=str(checkpoint.folder))
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.Load(str(checkpoint.tokenizer))
@@ -51,9 +53,10 @@ def load_processor(checkpoint: Checkpoint) -> sentencepiece.SentencePieceProcess
 
 def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
     """Return the checkpoint's vocabulary, padded to the size of its embedding."""
+    config = checkpoint.known()
     where, settings = str(checkpoint.tokenizer), checkpoint.tokenizer_config
     model = _model(checkpoint)
-    size, known = checkpoint.config.vocab_size, len(model.pieces)
+    size, known = config.vocab_size, len(model.pieces)
     if known > size:
         what = f"the tokenizer has {known} tokens and the embedding only {size} rows"
         raise CheckpointBad(what, where=where, fix="tokenizer and weights belong to different models")
@@ -61,7 +64,6 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
     scores = [piece.score for piece in model.pieces] + [_UNUSED_SCORE] * (size - known)
     types = [piece.type for piece in model.pieces] + [PieceType.UNUSED] * (size - known)
     _apply_added(pieces, scores, types, known=known, settings=settings, where=str(checkpoint.folder))
-    config = checkpoint.config
     return Vocabulary(
         pieces=tuple(pieces),
         scores=tuple(scores),
@@ -78,6 +80,8 @@ def read_vocabulary(checkpoint: Checkpoint) -> Vocabulary:
 
 
 def _model(checkpoint: Checkpoint) -> SpmModel:
+    if checkpoint.tokenizer is None:
+        raise Unsupported("there is no SentencePiece tokenizer", where=str(checkpoint.folder))
     where = str(checkpoint.tokenizer)
     try:
         model = parse_spm(checkpoint.tokenizer.read_bytes(), where=where)

@@ -20,4 +20,6 @@ def check(checkpoint: Annotated[Path, typer.Argument(help="Folder in Hugging Fac
     for tensor in found.tensors.values():
         for _ in tensor.rows():
             pass
+    if found.unknown is not None:
+        say(f"{found.unknown.what}: {found.unknown.fix}.")
     say(f"{len(found.tensors)} tensors, {found.parameters} weights, {found.digest}: whole and finite.")

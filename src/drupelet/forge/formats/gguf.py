@@ -91,7 +91,7 @@ class GgufFormat:
         if scheme is None:
             raise BadInput(f"unknown quantization {quantization!r}", fix=f"use one of {', '.join(_SCHEMES)}")
         plan = _plan(checkpoint, scheme)
-        head = _header(checkpoint.config, read_vocabulary(checkpoint), plan, scheme=scheme, model_name=model_name)
+        head = _header(checkpoint.known(), read_vocabulary(checkpoint), plan, scheme=scheme, model_name=model_name)
         total = sum(planned.size_bytes for planned in plan)
         part = out.with_name(out.name + ".part")
         disk.remove(part)  # what an interrupted run left
@@ -120,7 +120,7 @@ def _padding(size: int) -> bytes:
 
 
 def _plan(checkpoint: Checkpoint, scheme: _Scheme) -> list[_Planned]:
-    config = checkpoint.config
+    config = checkpoint.known()
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     found: dict[str, _Planned] = {}
     for source_name, tensor in checkpoint.tensors.items():
