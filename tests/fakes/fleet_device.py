@@ -42,6 +42,7 @@ class FakeDevice:
     labels: dict[str, str] = field(default_factory=dict)
     slow: float = 1.0
     fails: bool = False
+    file_formats: tuple[str, ...] = ("gguf",)
     requests_per_block: int = 20
     key: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
     slots: dict[Slot, tuple[str, str]] = field(default_factory=dict)
@@ -72,7 +73,8 @@ class FakeDevice:
 
     def hardware(self) -> Hardware:
         return Hardware(
-            board=self.board, architecture="aarch64", memory_bytes=8 * 2**30, cores=4, simulated=True
+            board=self.board, architecture="aarch64", memory_bytes=8 * 2**30, cores=4, simulated=True,
+            file_formats=self.file_formats,
         )  # fmt: skip
 
     @property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from drupelet.core.states import Mode, RolloutState
-from drupelet.fleet.errors import NothingToDo, WrongState
+from drupelet.fleet.errors import NothingToDo, NoVariant, WrongState
 from drupelet.fleet.machine import Event
 from tests.fleet.world import World
+from tests.wire.examples import manifest
 
 S = RolloutState
 FIVE = ("lab-1", "lab-2", "lab-3", "lab-4", "lab-5")
@@ -163,3 +165,13 @@ def test_orders_are_modes_in_the_order_of_the_story(lab: World) -> None:
     order = lab.order(canary)
     assert order is not None
     assert order.mode is Mode.COMMIT
+
+
+def test_a_variant_no_device_can_run_is_refused_before_it_starts(lab: World) -> None:
+    plain = manifest().variants[0]
+    onnx = msgspec.structs.replace(plain, name="q4", file_format="onnx")
+    release = lab.release("1.2", variants=(onnx,))
+    with pytest.raises(NoVariant, match=r"lab-1.* can run no variant of kiosk/1.2: q4 is onnx, and") as refused:
+        lab.start(release)
+    assert "narrow the selector" in refused.value.fix
+    assert lab.start(lab.release("1.3", variants=(onnx, plain))) > 0

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from drupelet.agent.config import HardwareSettings
 from drupelet.wire.device_api import Hardware
+from drupelet.wire.manifest import FileFormat
 
 GIB = 1 << 30
+GATEWAY_RUNS: tuple[FileFormat, ...] = ("gguf",)
+"""What the gateway of this version has a back end for. A back end for another format adds it here."""
 
 
 def read_hardware(
@@ -30,6 +33,7 @@ def read_hardware(
         npu=settings.npu,
         firmware=settings.firmware,
         os=pretty_name(_text(os_release)) or platform.system()[:128],
+        file_formats=GATEWAY_RUNS,
         simulated=settings.simulated,
     )
 

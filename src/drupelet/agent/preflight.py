@@ -6,17 +6,16 @@ not bad, except where the release asks for something by name: then it must be kn
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from drupelet.agent import events as e
 from drupelet.agent.effects import Readings
 from drupelet.agent.model import DeviceState, Held
-from drupelet.core.errors import BadInput
-from drupelet.core.names import Slot, Version
+from drupelet.core.names import Slot
 from drupelet.core.states import Reason
 from drupelet.wire.device_api import Hardware
+from drupelet.wire.fitness import driver_unfit, megabytes, numbers, unfit
 from drupelet.wire.manifest import ReleaseManifest, Variant
 from drupelet.wire.orders import Order
 
@@ -107,49 +106,36 @@ def _waits(manifest: ReleaseManifest, state: DeviceState, facts: Facts) -> e.Del
 
 def _requirements(manifest: ReleaseManifest, facts: Facts) -> e.Refused | None:
     needs = manifest.requires
-    if _numbers(facts.runtime) < _numbers(needs.runtime_min):
+    if numbers(facts.runtime) < numbers(needs.runtime_min):
         said = f"needs drupelet {needs.runtime_min}, this is {facts.runtime or 'unknown'}"
         return e.Refused(reason=Reason.RUNTIME_TOO_OLD, detail=said)
     firmware = facts.hardware.firmware
-    if needs.firmware_min and _numbers(firmware) < _numbers(needs.firmware_min):
+    if needs.firmware_min and numbers(firmware) < numbers(needs.firmware_min):
         said = f"needs firmware {needs.firmware_min}, this is {firmware or 'unknown'}"
         return e.Refused(reason=Reason.FIRMWARE_TOO_OLD, detail=said)
     if needs.driver:
         name, _, least = needs.driver.partition(" ")
         mine, _, version = facts.driver.partition(" ")
-        if name != mine or _numbers(version) < _numbers(least):
+        if name != mine or numbers(version) < numbers(least):
             said = f"needs driver {needs.driver}, this is {facts.driver or 'unknown'}"
             return e.Refused(reason=Reason.DRIVER_MISMATCH, detail=said)
     return None
 
 
 def _unfit(variant: Variant, manifest: ReleaseManifest, facts: Facts) -> e.Refused | e.Delayed | None:
-    if variant.npu_required and not facts.hardware.npu:
-        return e.Refused(reason=Reason.NO_NPU, detail=f"{variant.name} needs an NPU, and there is none")
+    never = unfit(variant, facts.hardware, context_tokens=manifest.context_tokens)
+    if never is None and variant.lock is not None:
+        never = driver_unfit(variant.name, variant.lock, facts.driver)
+    if never is not None:
+        return e.Refused(reason=never.reason, detail=never.detail)
     needed = variant.memory_bytes(manifest.context_tokens)
-    if needed > facts.hardware.memory_bytes:
-        said = f"{variant.name} needs {_mb(needed)} of memory, the device has {_mb(facts.hardware.memory_bytes)}"
-        return e.Refused(reason=Reason.NO_MEMORY, detail=said)
     available = facts.readings.memory_available_bytes
     if available is not None and needed > available:
-        said = f"{variant.name} needs {_mb(needed)} of memory beside the serving release, {_mb(available)} are free"
+        free = megabytes(available)
+        said = f"{variant.name} needs {megabytes(needed)} of memory beside the serving release, {free} are free"
         return e.Delayed(reason=Reason.NO_MEMORY, detail=said)
     room = 0 if variant.digest in facts.present else variant.size_bytes + DISK_MARGIN_BYTES
     if room > facts.free_bytes:
-        said = f"{variant.name} needs {_mb(room)} of disk, {_mb(facts.free_bytes)} are free"
+        said = f"{variant.name} needs {megabytes(room)} of disk, {megabytes(facts.free_bytes)} are free"
         return e.Delayed(reason=Reason.NO_DISK, detail=said)
     return None
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    """Versions and dates compare by their numbers: `2026-10-01`, `5.1.0`."""
-    try:
-        version = Version.parse(text)
-    except BadInput:
-        # Firmware versions have no one form: any other text is compared by its numbers.
-        return tuple(int(number) for number in re.findall(r"\d{1,12}", text))
-    return (version.major, version.minor, version.patch)
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1e6:.0f} MB"

@@ -41,6 +41,7 @@ class Reason(Enum):
     FIRMWARE_TOO_OLD = "firmware_too_old"
     DRIVER_MISMATCH = "driver_mismatch"
     NO_NPU = "no_npu"
+    FORMAT_NOT_RUN = "format_not_run"
     NO_VARIANT = "no_variant"
     # trust
     UNSIGNED = "unsigned"

@@ -12,7 +12,8 @@ NotFound
 Conflict
 |- WrongState        the thing is in a state that does not allow this
 |- KeyMismatch       a known device id was offered with another key
-`- NothingToDo       a rollout for nobody
+|- NothingToDo       a rollout for nobody
+`- NoVariant         a rollout to devices that can run none of the release's variants
 Unavailable
 |- StoreUnavailable  the database cannot serve now
 |- TooBusy           more enrolments, polls or streams than the server takes at once
@@ -58,6 +59,10 @@ class KeyMismatch(Conflict):
 
 class NothingToDo(Conflict):
     """The rollout would reach nobody."""
+
+
+class NoVariant(Conflict):
+    """Some of the devices can run none of the release's variants."""
 
 
 class StoreUnavailable(Unavailable):

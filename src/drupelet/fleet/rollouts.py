@@ -14,7 +14,7 @@ from drupelet.core.names import ReleaseId
 from drupelet.core.states import RolloutState
 from drupelet.fleet.changes import Changes
 from drupelet.fleet.cohort import Candidate, caps, draw, stages, stratum
-from drupelet.fleet.errors import NoSuch, NothingToDo, WrongState
+from drupelet.fleet.errors import NoSuch, NothingToDo, NoVariant, WrongState
 from drupelet.fleet.machine import OPERATOR_EVENTS, TAKING_BACK, Event, step
 from drupelet.fleet.plan import names
 from drupelet.fleet.policy import RolloutPolicy
@@ -26,7 +26,8 @@ from drupelet.fleet.store.engine import Store
 from drupelet.fleet.store.schema import commands, devices, members, rollouts
 from drupelet.wire.codec import decode_as
 from drupelet.wire.device_api import DeviceStatus, Hardware
-from drupelet.wire.manifest import ReleaseManifest
+from drupelet.wire.fitness import unfit
+from drupelet.wire.manifest import ReleaseManifest, Variant
 
 SITE_LABEL = "site"
 """The label that, with the board, makes a stratum."""
@@ -68,9 +69,9 @@ class Rollouts:
                     where=release, fix="publish a new version; a condemned one is never rolled out",
                 )  # fmt: skip
             manifest = decode_as(ReleaseManifest, row.manifest_json)
-            for variant in wanted.policy.variants:
-                manifest.variant(variant)
+            allowed = [manifest.variant(name) for name in wanted.policy.variants] or manifest.variants
             chosen = select_devices(connection, selector, release=release)
+            _refuse_unfit(connection, [c.device for c in chosen], manifest, allowed)
             _refuse_overlap(connection, [c.device for c in chosen])
             texts = wanted.stages or tuple(s.devices for s in manifest.stages) or DEFAULT_STAGES
             seed = wanted.seed or secrets.token_hex(8)
@@ -197,6 +198,25 @@ def select_devices(connection: Connection, selector: Selector, *, release: str) 
     if not found:
         raise NothingToDo(f"every selected device ({named}) runs {release} already", where="selector")
     return found
+
+
+def _refuse_unfit(
+    connection: Connection, chosen: Sequence[str], manifest: ReleaseManifest, allowed: Sequence[Variant]
+) -> None:
+    """A device that can run none of the variants would halt the rollout when its turn comes: it is said before."""
+    wanted = set(chosen)
+    cannot: list[tuple[str, str]] = []
+    for row in connection.execute(select(devices.c.id, devices.c.hardware_json).order_by(devices.c.id)):
+        if row.id in wanted:
+            known = decode_as(Hardware, row.hardware_json)
+            why = [unfit(variant, known, context_tokens=manifest.context_tokens) for variant in allowed]
+            if all(why):
+                cannot.append((row.id, next(one.detail for one in why if one)))
+    if cannot:
+        raise NoVariant(
+            f"{names(device for device, _ in cannot)} can run no variant of {manifest.release.path}: {cannot[0][1]}",
+            where="selector", fix="narrow the selector, or release a variant that they can run",
+        )  # fmt: skip
 
 
 def _refuse_overlap(connection: Connection, chosen: Sequence[str]) -> None:

@@ -54,6 +54,8 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     npu: Annotated[str, Meta(max_length=64)] = ""
     firmware: Annotated[str, Meta(max_length=64)] = ""
     os: Annotated[str, Meta(max_length=128)] = ""
+    file_formats: Annotated[tuple[Annotated[str, Meta(max_length=32)], ...], Meta(max_length=16)] = ("gguf",)
+    """What its gateway has a back end for. A device that does not say runs GGUF and nothing else."""
     simulated: bool = False
 
 

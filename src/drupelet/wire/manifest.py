@@ -58,6 +58,23 @@ class Quality(Part, frozen=True, kw_only=True, omit_defaults=True):
     tokens: Count
 
 
+class Lock(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """What one variant's file is bound to: compiled files run on the chip and with the driver they were made for.
+
+    A device takes the variant only where all that is named here is known to be there.
+    """
+
+    compiler: Annotated[str, Meta(max_length=64)] = ""
+    """Name and version of what compiled it, such as `hailo-dfc 5.1.0`. Said, not compared."""
+    accelerators: Annotated[tuple[NameText, ...], Meta(max_length=8)] = ()
+    """One of these must be the device's NPU, such as `hailo10h`. Case and marks do not count."""
+    driver: Annotated[str, Meta(max_length=64)] = ""
+    """Name and least version of the accelerator's driver, such as `hailo 5.1.0`."""
+    driver_series: bool = False
+    """The driver's first two numbers must be those of `driver`, not only as large."""
+    firmware_min: Annotated[str, Meta(max_length=64)] = ""
+
+
 class Variant(Part, frozen=True, kw_only=True, omit_defaults=True):
     """One quantisation of the model: one blob and what it takes to run it."""
 
@@ -68,6 +85,7 @@ class Variant(Part, frozen=True, kw_only=True, omit_defaults=True):
     quantization: Annotated[str, Meta(max_length=32)]
     memory: Annotated[tuple[MemoryAt, ...], Meta(min_length=1, max_length=16)]
     npu_required: bool = False
+    lock: Lock | None = None
     quality: Quality | None = None
 
     def memory_bytes(self, context_tokens: int) -> int:
