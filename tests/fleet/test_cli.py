@@ -130,6 +130,8 @@ def test_devices_by_command(server: Running) -> None:
         (("rollout", "start", "kiosk/1.1", "--stages", "0"), 4, "not registered"),
         (("rollout", "start", "kiosk/1.1", "--policy", "/nowhere"), 4, "cannot read"),
         (("rollout", "pause", "7"), 4, "no rollout"),
+        (("rollout", "wait", "7"), 4, "no rollout"),
+        (("rollout", "wait", "kiosk/9.9"), 4, "no rollout of kiosk/9.9"),
         (("fleet", "run", "--config", "/nowhere.toml"), 4, "no such configuration file"),
     ],
 )

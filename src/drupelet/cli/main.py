@@ -22,7 +22,7 @@ NOUNS = {
     "gateway": "The device's OpenAI-compatible endpoint.",
     "keys": "Make and show signing keys.",
     "release": "Releases of the fleet: list, show, add, condemn.",
-    "rollout": "Staged rollouts: start, watch, pause, resume, abort, rollback.",
+    "rollout": "Staged rollouts: start, wait, watch, pause, resume, abort, rollback.",
     "sim": "Run the production decisions in a simulated world.",
 }
 

@@ -12,14 +12,20 @@ import typer
 
 from drupelet.cli.api import NO_SERVER, Api, Reason, Server, Token, ago
 from drupelet.cli.output import Format, Output, print_json, say, show
+from drupelet.cli.verdict import Patience, await_verdict, findings, newest_of, progress
 from drupelet.core.errors import BadInput, Refused
 from drupelet.core.errors import NotFound as CoreNotFound
+from drupelet.core.names import ReleaseId
 
 app = typer.Typer()
 
 Number = Annotated[int, typer.Argument(help="The rollout's number.", min=1)]
 COLUMNS = ("rollout", "release", "state", "stage", "devices", "since", "reason")
 POLICY_BYTES_MAX = 64 * 1024
+Timeout = Annotated[
+    float, typer.Option("--timeout", help="Seconds after which waiting ends with exit code 6.", min=0, max=90 * 86_400)
+]
+A_DAY_S = 86_400.0
 
 
 @app.command()
@@ -30,6 +36,8 @@ def start(
     policy: Annotated[Path | None, typer.Option("--policy", help="A policy file, TOML or JSON.")] = None,
     direct: Annotated[bool, typer.Option("--direct", help="No canaries and no gate: a first installation.")] = False,
     seed: Annotated[str, typer.Option("--seed", help="Seed of the draw; else the server draws one.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Then wait for the verdict, as `rollout wait` does.")] = False,
+    timeout: Timeout = A_DAY_S,
     server: Server = NO_SERVER,
     token: Token = "",
     output: Output = Format.TABLE,
@@ -44,8 +52,12 @@ def start(
     body: dict[str, object] = {"release": release, "selector": to, "policy": document, "seed": seed}
     if stages:
         body["stages"] = [stage.strip() for stage in stages.split(",")]
-    page = Api(server, token).post("/rollouts", body)
-    show(page, output=output, columns=COLUMNS, rows=[_row(page["rollout"])])
+    api = Api(server, token)
+    page = api.post("/rollouts", body)
+    if wait:
+        _await(api, int(page["rollout"]["id"]), timeout_s=timeout, output=output)
+    else:
+        show(page, output=output, columns=COLUMNS, rows=[_row(page["rollout"])])
 
 
 def _policy(path: Path) -> dict[str, Any]:
@@ -115,7 +127,7 @@ def watch(
     token: Token = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Follow a rollout until it ends; exits with 8 unless it completes.
+    """Follow a rollout's every change as it happens until it ends; exits with 8 unless it completes.
 
     Example: drupelet rollout watch 3
     """
@@ -125,11 +137,7 @@ def watch(
         if change and not change.startswith(("hello", "rollout", "everything")):
             continue
         view = api.get(f"/rollouts/{number}")["rollout"]
-        if output is Format.JSON:
-            line = json.dumps(view, sort_keys=True)
-        else:
-            waits = f"; waits for {view['waits_for']}" if view["waits_for"] else ""
-            line = f"{view['state']}, stage {view['stage'] + 1} of {len(view['stages'])}: {view['reason']}{waits}"
+        line = json.dumps(view, sort_keys=True) if output is Format.JSON else progress(view)
         if line != said:
             print(line, flush=True)
             said = line
@@ -137,6 +145,47 @@ def watch(
             if view["state"] != "completed":
                 raise Refused(f"it ended {view['state']}: {view['reason']}", where=f"rollout {number}")
             return
+
+
+@app.command()
+def wait(
+    rollout: Annotated[str, typer.Argument(help="The rollout's number, or a release: its newest rollout.")],
+    timeout: Timeout = A_DAY_S,
+    server: Server = NO_SERVER,
+    token: Token = "",
+    output: Output = Format.TABLE,
+) -> None:
+    """Wait for a rollout's verdict: exit code 0 once it has completed, 8 with the verdict's words if it was taken back.
+
+    A line is printed whenever something changes. Time out is exit code 6; the rollout goes on. A server that restarts
+    is waited for.
+
+    Example: drupelet rollout wait kiosk/1.2 --timeout 7200
+    """
+    api = Api(server, token)
+    number = (
+        int(rollout) if rollout.isdecimal() and rollout.isascii() else newest_of(api, ReleaseId.parse(rollout).path)
+    )
+    _await(api, number, timeout_s=timeout, output=output)
+
+
+def _await(api: Api, number: int, *, timeout_s: float, output: Format) -> None:
+    def tell(view: dict[str, Any]) -> None:
+        if output is Format.JSON:
+            print(json.dumps(view, sort_keys=True), flush=True)
+            return
+        line = f"the server does not answer now ({view['outage']}); asking again" if view["outage"] else progress(view)
+        print(f"rollout {number}: {line}", flush=True)
+        if view["ended"]:
+            print(*(f"  {said}" for said in findings(view)), sep="\n", flush=True)
+
+    try:
+        await_verdict(
+            api, number, patience=Patience(timeout_s=timeout_s, clock=time.monotonic, sleep=time.sleep), tell=tell
+        )
+    except KeyboardInterrupt:
+        say(f"rollout {number} goes on without being watched; take it back with: drupelet rollout abort {number}")
+        raise
 
 
 def _command(verb: str, number: int, reason: str, api: Api) -> None:
