@@ -30,7 +30,7 @@ from drupelet.engine.child import Child  # noqa: E402
 from drupelet.engine.spec import ChildSpec  # noqa: E402
 from drupelet.forge.checkpoint import open_checkpoint  # noqa: E402
 from drupelet.forge.convert import convert  # noqa: E402
-from drupelet.forge.evaluate import Bench, evaluate  # noqa: E402
+from drupelet.forge.evaluation import Bench, evaluate  # noqa: E402
 from drupelet.forge.recipe import load_recipe  # noqa: E402
 
 COPY_RATIO_MAX = 8.0

@@ -18,7 +18,8 @@ from drupelet.engine.logits import Logits
 from drupelet.forge.checkpoint import open_checkpoint
 from drupelet.forge.convert import Converted, Wanted, convert
 from drupelet.forge.errors import EvaluationRefused, PackageBad, RecipeBad
-from drupelet.forge.evaluate import Bench, compare, divergence, evaluate, require_pass
+from drupelet.forge.evaluation import Bench, evaluate, require_pass
+from drupelet.forge.evaluation.distance import compare, divergence
 from drupelet.forge.pack import MANIFEST_FILE, memory_at, pack
 from drupelet.forge.publish import read_package
 from drupelet.forge.recipe import Recipe, parse_recipe
@@ -79,11 +80,14 @@ def test_a_comparison_counts_positions_over_all_sequences(tmp_path: Path) -> Non
     reference = np.eye(5) * 4
     other = reference.copy()
     other[3] = [9, 0, 0, 0, 0]
-    quality = compare(_logits(tmp_path / "a", reference, (2, 3)), _logits(tmp_path / "b", other, (2, 3)))
+    sequences = ((0, 1), (2, 3, 4))
+    found = compare(_logits(tmp_path / "a", reference, (2, 3)), _logits(tmp_path / "b", other, (2, 3)), sequences)
+    quality = found.quality
     assert (quality.top1_agreement, quality.tokens) == (0.8, 5)
     assert quality.kl_max == pytest.approx(quality.kl_mean * 5)
+    assert (found.worst_sequence, found.quantiles[-1]) == (1, quality.kl_max)
     with pytest.raises(BadInput, match="different sequences"):
-        compare(_logits(tmp_path / "a", reference, (2, 3)), _logits(tmp_path / "b", other, (3, 2)))
+        compare(_logits(tmp_path / "a", reference, (2, 3)), _logits(tmp_path / "b", other, (3, 2)), sequences)
 
 
 @pytest.fixture(scope="module")

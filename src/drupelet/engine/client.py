@@ -98,6 +98,11 @@ class EngineClient:
         """Return the JSON answer to `body` at any of llama.cpp's endpoints."""
         return self._json("POST", path, body)
 
+    def props(self) -> dict[str, Any]:
+        """Return what the child says of its model: `bos_token`, `eos_token`, `chat_template` and more."""
+        found = self._json("GET", "/props")
+        return found if isinstance(found, dict) else {}
+
     def tokenize(self, text: str, *, special: bool = True) -> list[int]:
         """Return the tokens of `text`, with the beginning-of-text token and markers parsed if `special`."""
         body = {"content": text, "add_special": special, "parse_special": special}

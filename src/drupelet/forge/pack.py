@@ -17,7 +17,7 @@ from drupelet.durable.port import Disk
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.convert import CONVERTER
 from drupelet.forge.errors import RecipeBad
-from drupelet.forge.evaluate import require_pass
+from drupelet.forge.evaluation import require_pass
 from drupelet.forge.recipe import Recipe
 from drupelet.forge.report import Report, VariantReport
 from drupelet.forge.shape import ModelShape

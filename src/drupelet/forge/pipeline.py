@@ -10,7 +10,7 @@ from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.convert import CONVERTER, Wanted, convert
-from drupelet.forge.evaluate import Bench, evaluate
+from drupelet.forge.evaluation import Bench, evaluate
 from drupelet.forge.formats.port import Progress
 from drupelet.forge.ledger import Ledger, Step
 from drupelet.forge.pack import Package, pack

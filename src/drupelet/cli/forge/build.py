@@ -14,7 +14,7 @@ from drupelet.cli.progress import Bar
 from drupelet.core.names import ReleaseId, Version, family
 from drupelet.durable import PosixDisk
 from drupelet.forge.checkpoint import open_checkpoint
-from drupelet.forge.evaluate import Bench
+from drupelet.forge.evaluation import Bench
 from drupelet.forge.pipeline import Pipeline
 from drupelet.forge.recipe import load_recipe
 from drupelet.forge.report import Report

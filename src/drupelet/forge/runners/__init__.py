@@ -1,0 +1,11 @@
+"""Runners of what the forge made, one file a format, registered by the format's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from drupelet.forge.runners.llamacpp import LlamaCppRunner
+from drupelet.forge.runners.port import Runner
+
+RUNNERS: Mapping[str, Runner] = {runner.file_format: runner for runner in (LlamaCppRunner(),)}
+"""Format name, as the manifest writes it -> what runs it in the evaluation."""
