@@ -6,10 +6,11 @@ Nothing is signed yet. A package is what a person or a CI job looks at before `p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from types import MappingProxyType
 
 from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
@@ -22,13 +23,23 @@ from drupelet.forge.recipe import Recipe
 from drupelet.forge.report import Report, VariantReport
 from drupelet.forge.shape import ModelShape
 from drupelet.wire.codec import encode_canonical
-from drupelet.wire.manifest import Evaluation, MemoryAt, Provenance, ReleaseManifest, Variant
+from drupelet.wire.manifest import (
+    ATTACHMENT_FILES,
+    Attachment,
+    AttachmentKind,
+    Evaluation,
+    MemoryAt,
+    Provenance,
+    ReleaseManifest,
+    Variant,
+)
 
 MANIFEST_FILE = "manifest.json"
 REPORT_FILE = "report.json"
 FINDINGS_MAX = 100
 _MIB = 1 << 20
 _MODE = 0o644
+NOTHING_ATTACHED: Mapping[AttachmentKind, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +62,9 @@ def pack(
     disk: Disk,
     created_at_ms: int,
     override: str = "",
+    attachments: Mapping[AttachmentKind, bytes] = NOTHING_ATTACHED,
 ) -> Package:
-    """Write the report and the manifest beside the variants in `folder`, and return the package.
+    """Write the report, the attachments and the manifest beside the variants in `folder`, and return the package.
 
     Raises `EvaluationRefused` if the report has findings and `override` gives no reason; a reason is in the manifest,
     and so in what is signed. `RecipeBad` if recipe and release name different families.
@@ -64,6 +76,8 @@ def pack(
     # The report is written first, even of a release that is refused: whoever was refused wants to read it.
     disk.replace(folder / REPORT_FILE, report_bytes, mode=_MODE)
     require_pass(report, override=override)
+    for kind, data in attachments.items():
+        disk.replace(folder / ATTACHMENT_FILES[kind], data, mode=_MODE)
     manifest = build_manifest(
         release,
         recipe,
@@ -73,6 +87,7 @@ def pack(
         shape=checkpoint.shape,
         created_at_ms=created_at_ms,
         override=override.strip() if not report.passed else "",
+        attachments=attachments,
     )
     disk.replace(folder / MANIFEST_FILE, encode_canonical(manifest), mode=_MODE)
     return Package(folder=folder, manifest=manifest, report=report)
@@ -88,6 +103,7 @@ def build_manifest(
     shape: ModelShape,
     created_at_ms: int,
     override: str,
+    attachments: Mapping[AttachmentKind, bytes] = NOTHING_ATTACHED,
 ) -> ReleaseManifest:
     """Return the manifest: what the recipe asks for, with what the report measured."""
     variants = []
@@ -135,7 +151,12 @@ def build_manifest(
                 :128
             ],
         ),
+        attachments=tuple(_attachment(kind, attachments[kind]) for kind in sorted(attachments)),
     )
+
+
+def _attachment(kind: AttachmentKind, data: bytes) -> Attachment:
+    return Attachment(kind=kind, digest=Digest.of_hex(hashlib.sha256(data).hexdigest()).text, size_bytes=len(data))
 
 
 def memory_at(measured: VariantReport, shape: ModelShape, context_tokens: int) -> tuple[MemoryAt, ...]:

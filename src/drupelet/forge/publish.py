@@ -17,7 +17,7 @@ from drupelet.forge.pack import MANIFEST_FILE, REPORT_FILE
 from drupelet.trust.publisher import ImageRepository
 from drupelet.trust.roles import TargetInfo
 from drupelet.wire.codec import decode
-from drupelet.wire.manifest import ReleaseManifest
+from drupelet.wire.manifest import ATTACHMENT_FILES, ReleaseManifest
 
 
 def read_package(folder: Path, *, disk: Disk) -> ReleaseManifest:
@@ -41,6 +41,7 @@ def publish(folder: Path, *, disk: Disk, depot: FilesDepot, repository: ImageRep
     files = {variant.digest: folder / f"{variant.name}.{variant.file_format}" for variant in manifest.variants}
     if manifest.evaluation.report is not None:
         files[manifest.evaluation.report] = folder / REPORT_FILE
+    files |= {one.digest: folder / ATTACHMENT_FILES[one.kind] for one in manifest.attachments}
     for text, path in files.items():
         _put(Digest.parse(text), path, disk=disk, depot=depot)
     return repository.add_release(manifest)

@@ -26,7 +26,7 @@ from drupelet.trust.ports import Fetch
 from drupelet.trust.roles import TargetInfo, signed_at
 from drupelet.trust.staged import Staged
 from drupelet.wire.codec import TooLarge, decode
-from drupelet.wire.manifest import ReleaseManifest, manifest_path
+from drupelet.wire.manifest import MANIFEST_NAME, ReleaseManifest, manifest_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,11 @@ class Images:
         target = self.look_up(manifest_path(release))
         return VouchedRelease(self.manifest(target), target)
 
+    def target(self, path: str, *, bytes_max: int) -> tuple[TargetInfo, bytes]:
+        """Return a small file that the repository vouches for, refreshed, fetched and verified; see `release`."""
+        target = self.look_up(path)
+        return target, self.download(target, bytes_max=bytes_max)
+
     def look_up(self, path: str) -> TargetInfo:
         """Refresh, and return what the repository vouches for under `path`; `NotTrusted(UNSIGNED)` if nothing."""
         known = known_of(recall(self._disk, self._state, RepositoryMemory))
@@ -105,7 +110,7 @@ class Images:
         """Return the manifest that a vouched target names, from the cache or the depot."""
         manifest = self.remembered(target.sha256)
         if manifest is None:
-            data = self._download(target)
+            data = self.download(target, bytes_max=ReleaseManifest.BYTES_MAX)
             manifest = _manifest_of(data, target)
             self._disk.replace(self._cached(target.sha256), data)
         if manifest.path != target.path:
@@ -136,27 +141,30 @@ class Images:
     def _metadata(self, path: str, bytes_max: int) -> bytes:
         return self._fetch.get(f"{self._depot}/metadata/{path}", bytes_max=bytes_max)
 
-    def _download(self, target: TargetInfo) -> bytes:
+    def download(self, target: TargetInfo, *, bytes_max: int) -> bytes:
+        """Return the bytes of a vouched target from the depot; `NotTrusted` unless they are those that were signed."""
         url = f"{self._depot}/targets/{target.url_path}"
-        limit = min(target.length, ReleaseManifest.BYTES_MAX)
+        name = target.path.rpartition("/")[2]
+        what = "the manifest" if name == MANIFEST_NAME else name
+        limit = min(target.length, bytes_max)
         try:
             data = self._fetch.get(url, bytes_max=limit)
         except TooLarge as error:
             raise NotTrusted(
-                f"the manifest is larger than the {limit} bytes it may have", reason=Reason.TOO_LARGE, where=url
+                f"{what} is larger than the {limit} bytes it may have", reason=Reason.TOO_LARGE, where=url
             ) from error
         except CoreNotFound as error:
             raise RepositoryMissing(
-                "the manifest is signed but does not lie in the depot", where=url, fix="publish the release again"
+                f"{what} is signed but does not lie in the depot", where=url, fix="publish the release again"
             ) from error
         if len(data) < target.length:
             raise NotTrusted(
-                f"the manifest has {len(data)} bytes where {target.length} were signed",
+                f"{what} has {len(data)} bytes where {target.length} were signed",
                 reason=Reason.TRUNCATED,
                 where=url,
             )
         if hashlib.sha256(data).hexdigest() != target.sha256.hex:
-            raise NotTrusted("the manifest is not the one signed", reason=Reason.DIGEST_MISMATCH, where=url)
+            raise NotTrusted(f"{what} is not the one signed", reason=Reason.DIGEST_MISMATCH, where=url)
         return data
 
     def _raise_floor(self, staged: Staged) -> None:

@@ -9,11 +9,12 @@ who comes in between, or a publisher that dies in between, finds the old state, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from securesystemslib.exceptions import UnverifiedSignatureError
@@ -49,11 +50,12 @@ from drupelet.trust.roles import (
 )
 from drupelet.trust.staged import LIMITS
 from drupelet.wire.codec import encode_canonical
-from drupelet.wire.manifest import ReleaseManifest, manifest_path, release_of_path
+from drupelet.wire.manifest import MANIFEST_NAME, ReleaseManifest, release_of_path, release_of_target
 
 CLOCK_STEP_MAX = timedelta(days=400)
 """A signer whose clock is this far past its last signature is asked whether it means it."""
 PUBLIC = 0o644
+NOTHING_BESIDE: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,10 @@ class ImageRepository:
                 meta[f"{name}.json"] = self._write_role(name, role, key)
             self._publish(meta, version=1, now=now)
 
-    def add_release(self, manifest: ReleaseManifest) -> TargetInfo:
+    def add_release(self, manifest: ReleaseManifest, *, beside: Mapping[str, bytes] = NOTHING_BESIDE) -> TargetInfo:
         """Sign and publish a manifest; its blobs must be in the depot already. Doing it twice does nothing.
+
+        `beside` are further small files of this release, by target path, that are signed in the same step.
 
         Raises `AlreadyThere` if another manifest was signed under this name: releases never change.
         """
@@ -116,31 +120,54 @@ class ImageRepository:
             raise BadInput(
                 f"the manifest has {len(data)} bytes", fix=f"at most {ReleaseManifest.BYTES_MAX} are allowed"
             )
-        target = TargetInfo.of(manifest.path, data)
+        return self.add_targets({manifest.path: data, **beside})[0]
+
+    def add_target(self, path: str, data: bytes) -> TargetInfo:
+        """Sign and publish a small file as `<family>/<version>/<name>`; see `add_targets`."""
+        return self.add_targets({path: data})[0]
+
+    def add_targets(self, files: Mapping[str, bytes]) -> tuple[TargetInfo, ...]:
+        """Sign and publish small files of one release, all in one step. Doing it twice does nothing.
+
+        Paths are `<family>/<version>/<name>`. Raises `AlreadyThere` if one of them was signed with other contents:
+        what is signed never changes.
+        """
+        targets = [TargetInfo.of(path, data) for path, data in files.items()]
+        releases = {release_of_target(target.path) for target in targets}
+        if len(releases) != 1:
+            raise BadInput("files of one release are signed together, and of no other", fix="sign each release alone")
+        release = releases.pop()
         with self._lock():
-            role = self._family(manifest.release)
-            there = role.targets.get(target.path)
-            if there is not None and TargetInfo.of_target(there) != target:
-                raise AlreadyThere(
-                    f"{manifest.release} was signed before with other contents",
-                    where=str(self._folder),
-                    fix="give it a new version",
+            role = self._family(release)
+            for target in targets:
+                there = role.targets.get(target.path)
+                if there is not None and TargetInfo.of_target(there) != target:
+                    raise AlreadyThere(
+                        f"{_called(target.path)} was signed before with other contents",
+                        where=str(self._folder),
+                        fix="give it a new version",
+                    )
+                self._disk.replace(self._folder / "targets" / target.url_path, files[target.path], mode=PUBLIC)
+            new = [target for target in targets if target.path not in role.targets]
+            if new:
+                self._replace_family(
+                    release.family, role, [*role.targets.values(), *(target.as_target() for target in new)]
                 )
-            self._disk.replace(self._folder / "targets" / target.url_path, data, mode=PUBLIC)
-            if there is None:
-                targets = [*role.targets.values(), target.as_target()]
-                self._replace_family(manifest.family, role, targets)
-        return target
+        return tuple(targets)
 
     def revoke(self, release: ReleaseId) -> None:
         """Take a release out of the repository, finally: no device will install it once it has seen this."""
         with self._lock():
             role = self._family(release)
-            path = manifest_path(release)
-            if path not in role.targets:
+            targets = [target for target in role.targets.values() if not target.path.startswith(f"{release.path}/")]
+            if len(targets) == len(role.targets):
                 raise NotFound(f"{release} is not in the image repository", where=str(self._folder))
-            targets = [target for target in role.targets.values() if target.path != path]
             self._replace_family(release.family, role, targets)
+
+    def target(self, path: str) -> TargetInfo | None:
+        """Return what is signed under this path now, if anything is."""
+        there = self._family(release_of_target(path)).targets.get(path)
+        return TargetInfo.of_target(there) if there is not None else None
 
     def refresh_timestamp(self) -> None:
         """Sign the timestamp anew, before it expires. Needs the timestamp key only."""
@@ -172,7 +199,7 @@ class ImageRepository:
             role = self._role_of(family)
             for target in role.targets.values():
                 info = TargetInfo.of_target(target)
-                if info is not None:
+                if info is not None and info.path.endswith(f"/{MANIFEST_NAME}"):
                     found.append((release_of_path(info.path), info))
         return tuple(sorted(found))
 
@@ -274,6 +301,12 @@ class ImageRepository:
                 fix="set the clock of this machine",
             )
         return now
+
+
+def _called(path: str) -> str:
+    """Return what a person calls a target: a release, or a file of one."""
+    release = release_of_target(path)
+    return str(release) if path.endswith(f"/{MANIFEST_NAME}") else f"{path.rpartition('/')[2]} of {release}"
 
 
 def _altered(path: Path) -> NotTrusted:

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from drupelet.core.errors import BadInput
-from drupelet.core.names import Digest, ReleaseId, VariantName, family, variant_name
+from drupelet.core.names import Digest, ReleaseId, VariantName, family, name, variant_name
 from drupelet.core.names import Version as ReleaseVersion
 from drupelet.wire.codec import Malformed, Message
 from drupelet.wire.fields import (
@@ -162,10 +162,20 @@ class Provenance(Part, frozen=True, kw_only=True, omit_defaults=True):
     converter: Annotated[str, Meta(max_length=128)]
 
 
+AttachmentKind = Literal["report-page", "provenance", "bom"]
+
+ATTACHMENT_FILES: dict[AttachmentKind, str] = {
+    "report-page": "report.html",
+    "provenance": "provenance.json",
+    "bom": "bom.cdx.json",
+}
+"""What each attachment is called in a package. In a depot it is a blob, named by its digest."""
+
+
 class Attachment(Part, frozen=True, kw_only=True, omit_defaults=True):
     """A blob that says something about the release and that no device needs, such as its bill of materials."""
 
-    kind: Literal["report-page", "provenance", "bom"]
+    kind: AttachmentKind
     digest: DigestText
     size_bytes: Bytes
 
@@ -202,6 +212,9 @@ class ReleaseManifest(Message, frozen=True, kw_only=True):
         ids = [prompt.id for prompt in self.canonical_prompts]
         if len(set(ids)) != len(ids):
             raise ValueError("two canonical prompts have one id")
+        kinds = [attachment.kind for attachment in self.attachments]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("two attachments are of one kind")
 
     @property
     def release(self) -> ReleaseId:
@@ -212,6 +225,10 @@ class ReleaseManifest(Message, frozen=True, kw_only=True):
     def path(self) -> str:
         """The target's path in the image repository."""
         return manifest_path(self.release)
+
+    def attachment(self, kind: AttachmentKind) -> Attachment | None:
+        """Return the attachment of that kind, if there is one."""
+        return next((one for one in self.attachments if one.kind == kind), None)
 
     def variant(self, wanted: str) -> Variant:
         """Return the variant of that name, or raise `BadInput` naming those there are."""
@@ -232,6 +249,13 @@ def release_of_path(path: str) -> ReleaseId:
     head, _, tail = path.rpartition("/")
     if tail != MANIFEST_NAME:
         raise Malformed(f"{path[:100]!r} is not <family>/<version>/{MANIFEST_NAME}")
+    return ReleaseId.parse(head)
+
+
+def release_of_target(path: str) -> ReleaseId:
+    """Return the release that a target `<family>/<version>/<name>` belongs to; the name must be a safe one."""
+    head, _, tail = path.rpartition("/")
+    name(tail, what="target")
     return ReleaseId.parse(head)
 
 
