@@ -66,7 +66,7 @@ def test_a_variants_own_budget_replaces_the_recipes() -> None:
         ('quantization = "q8_0"', 'quantization = "q5_k"', 19, "use one of f16, q8_0, q4_0"),
         ('name = "q8"', 'name = "q4"', 0, "two variants are called 'q4'"),
         ('prompts = ["Where is the milk?"]', "", 0, "neither prompts nor texts"),
-        ('family = "kiosk"', 'family = "../etc"', 2, "regex"),
+        ('family = "kiosk"', 'family = "../etc"', 2, "family: use lower-case letters"),
         ("drupelet.recipe/1", "drupelet.recipe/9", 1, "Invalid enum value"),
         ("[budgets]", "[budgets", 6, "not TOML"),
         ('model = "kiosk"\n', "", 0, "missing required field `model`"),

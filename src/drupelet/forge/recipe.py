@@ -7,12 +7,10 @@ the nearest known one, because a misspelt budget would otherwise be no budget. S
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import re
 import tomllib
-import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,6 +25,8 @@ from drupelet.forge.errors import RecipeBad
 from drupelet.forge.formats import FORMATS
 from drupelet.wire.fields import Label, LabelKey, NameText, NonNegative, Sentence
 from drupelet.wire.manifest import Budgets, CanonicalPrompt, Part, Requires, StageAdvice, ThermalProfile
+from drupelet.wire.places import place_of, toml_places
+from drupelet.wire.problems import Problem, problems
 
 RECIPE_BYTES_MAX = 1 << 20
 FORMAT = "drupelet.recipe/1"
@@ -115,88 +115,52 @@ def parse_recipe(data: bytes, *, where: str = "recipe") -> Recipe:
         raise RecipeBad(f"not UTF-8 at byte {error.start}", where=where) from error
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeBad(f"not TOML: {error}", where=where) from error
-    _refuse_unknown_keys(fields, Recipe, "", text, where)
-    try:
-        recipe = msgspec.convert(fields, Recipe)
-    except msgspec.ValidationError as error:
-        raise RecipeBad(str(error), where=_at(where, text, _last_key(str(error)))) from error
-    _check(recipe, text, where)
+    for problem in problems(fields, Recipe):
+        raise _bad(problem, text, where)
+    recipe = msgspec.convert(fields, Recipe)
+    for problem in contradictions(recipe):
+        raise _bad(problem, text, where)
     return recipe
 
 
-def _check(recipe: Recipe, text: str, where: str) -> None:
-    """Raise for what the types cannot say: names twice, unknown formats, patterns that cannot be applied."""
-    for what, names in (
+def _bad(problem: Problem, text: str, where: str) -> RecipeBad:
+    place = place_of(toml_places(text), problem.path)
+    return RecipeBad(problem.what, where=f"{where}:{place.line}" if place else where, fix=problem.fix)
+
+
+def contradictions(recipe: Recipe) -> Iterator[Problem]:
+    """Yield what the types cannot say: names twice, unknown formats, patterns that cannot be applied."""
+    for table, names in (
         ("variants", [variant.name for variant in recipe.variants]),
-        ("canonical prompts", [prompt.id for prompt in recipe.canonical_prompts]),
+        ("canonical_prompts", [prompt.id for prompt in recipe.canonical_prompts]),
     ):
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise RecipeBad(f"two {what} are called {twice!r}", where=where)
-    for variant in recipe.variants:
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield Problem(path=(table, index), what=f"two {table.replace('_', ' ')} are called {name!r}")
+    for index, variant in enumerate(recipe.variants):
         chosen = FORMATS.get(variant.file_format)
         if chosen is None:
-            fix = f"use one of {', '.join(FORMATS)}"
-            raise RecipeBad(
-                f"unknown file_format {variant.file_format!r}", where=_at(where, text, "file_format"), fix=fix
+            yield Problem(
+                path=("variants", index, "file_format"),
+                what=f"unknown file_format {variant.file_format!r}",
+                fix=f"use one of {', '.join(FORMATS)}",
             )
-        if variant.quantization not in chosen.quantizations:
-            fix = f"use one of {', '.join(chosen.quantizations)}"
-            at = _at(where, text, "quantization", variant.quantization)
-            raise RecipeBad(f"unknown quantization {variant.quantization!r}", where=at, fix=fix)
+        elif variant.quantization not in chosen.quantizations:
+            yield Problem(
+                path=("variants", index, "quantization"),
+                what=f"unknown quantization {variant.quantization!r}",
+                fix=f"use one of {', '.join(chosen.quantizations)}",
+            )
     if not recipe.evaluation.prompts and not recipe.evaluation.texts:
-        raise RecipeBad("evaluation has neither prompts nor texts", where=_at(where, text, "evaluation"))
+        yield Problem(path=("evaluation",), what="evaluation has neither prompts nor texts")
     try:
         family(recipe.family)
-        for prompt in recipe.canonical_prompts:
-            for expectation in prompt.expect:
-                check_expectation(expectation)
     except BadInput as error:
-        raise RecipeBad(error.what, where=where, fix=error.fix) from error
-
-
-def _refuse_unknown_keys(value: Any, kind: Any, path: str, text: str, where: str) -> None:
-    """Raise for the first key, anywhere in `value`, that the type `kind` does not have."""
-    kind = _without_wrapping(kind)
-    if isinstance(value, list):
-        item = typing.get_args(kind)[0] if typing.get_args(kind) else None
-        for index, one in enumerate(value):
-            _refuse_unknown_keys(one, item, f"{path}[{index + 1}]", text, where)
-    elif isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        hints = typing.get_type_hints(kind, include_extras=True)
-        known = {field: hints[field] for field in kind.__struct_fields__}
-        for key, inner in value.items():
-            if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                fix = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-                place = f" in {path.lstrip('.')}" if path else ""
-                raise RecipeBad(f"unknown key {key!r}{place}", where=_at(where, text, key), fix=fix)
-            _refuse_unknown_keys(inner, known[key], f"{path}.{key}", text, where)
-
-
-def _without_wrapping(kind: Any) -> Any:
-    """Return the type inside `Annotated[...]` and `... | None`."""
-    while True:
-        if typing.get_origin(kind) is Annotated:
-            kind = typing.get_args(kind)[0]
-        elif isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-            kind = next((part for part in typing.get_args(kind) if part is not type(None)), None)
-        else:
-            return kind
-
-
-def _at(where: str, text: str, key: str, value: str = "") -> str:
-    """Return `where` with the line on which `key` (and `value`, if given) is first written."""
-    if not key:
-        return where
-    pattern = re.compile(rf"(^|[\s\[{{,.]){re.escape(key)}\s*(=|\]).*{re.escape(value)}")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if pattern.search(line):
-            return f"{where}:{number}"
-    return where
-
-
-def _last_key(message: str) -> str:
-    """Return the innermost key of a msgspec message's path, such as `$.variants[0].name`, or nothing."""
-    found = re.search(r"`\$[^`]*?(\w+)(\[[^\]]*\])*`$", message) or re.search(r"field `(\w+)`", message)
-    return found.group(1) if found else ""
+        yield Problem(path=("family",), what=error.what, fix=error.fix)
+    for index, prompt in enumerate(recipe.canonical_prompts):
+        for number, expectation in enumerate(prompt.expect):
+            try:
+                check_expectation(expectation)
+            except BadInput as error:
+                path = ("canonical_prompts", index, "expect", number, "value")
+                yield Problem(path=path, what=error.what, fix=error.fix)
