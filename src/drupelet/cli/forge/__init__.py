@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typer
 
-from drupelet.cli.forge import build, check, publish
+from drupelet.cli.forge import build, check, publish, toolchain
 
 app = typer.Typer()
 for verb in (check.check, build.build, publish.publish):
     app.command()(verb)
+app.add_typer(toolchain.app, name="toolchain", help="Tools beside the forge: llama.cpp's own, built once.")

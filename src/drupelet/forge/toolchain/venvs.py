@@ -41,11 +41,17 @@ class ToolVenv:
 
     name: str
     requirements: tuple[str, ...]
+    says: str = ""
+    """What it is for."""
 
     def folder(self, cache: Path) -> Path:
         """Return where it lies, or would: another Python or another pin is another folder."""
         asked = "\n".join((f"{sys.version_info.major}.{sys.version_info.minor}", *sorted(self.requirements)))
         return cache / "tools" / f"{self.name}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
+
+    def location(self, cache: Path) -> Path:
+        """Return the same, as every tool is asked."""
+        return self.folder(cache)
 
     def is_ready(self, cache: Path) -> bool:
         """Whether it was built to its end."""
