@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import drupelet.wire
-from drupelet.cli.main import NOUNS, build
+from drupelet.cli.main import NOUNS, VERBS, build
 from drupelet.wire.codec import Message, decode
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,7 @@ def test_examples_parse(page: str, block: str) -> None:
 
 def commands() -> list[list[str]]:
     """Every verb, as the words that name it."""
-    root = typer.main.get_command(build(set(NOUNS)))
+    root = typer.main.get_command(build({*NOUNS, *VERBS}))
     found: list[list[str]] = []
 
     def walk(command: object, words: list[str]) -> None:
@@ -68,7 +68,7 @@ def commands() -> list[list[str]]:
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_verb_has_help_with_an_example(words: list[str]) -> None:
-    result = CliRunner().invoke(build(set(NOUNS)), [*words, "--help"])
+    result = CliRunner().invoke(build({*NOUNS, *VERBS}), [*words, "--help"])
     assert result.exit_code == 0
     assert "Example" in result.output
 

@@ -26,12 +26,24 @@ NOUNS = {
     "sim": "Run the production decisions in a simulated world.",
 }
 
+VERBS = {
+    "lint": ("lint_files", "Check recipes, policies, manifests and settings files."),
+}
+"""Verbs without a noun: the function in the module of that name, and a line of help."""
+
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and SIGINT, as shells have it."""
 
 
 def _missing(noun: str, error: ModuleNotFoundError) -> DrupeletError:
-    extra = {"fleet": "fleet", "forge": "forge", "gateway": "gateway", "depot": "fleet", "sim": "all"}.get(noun, "all")
+    extra = {
+        "fleet": "fleet",
+        "forge": "forge",
+        "gateway": "gateway",
+        "depot": "fleet",
+        "sim": "all",
+        "lint": "forge",
+    }.get(noun, "all")
     return DrupeletError(
         f"`drupelet {noun}` needs {error.name}, which is not installed here",
         fix=f"install the extra {extra!r}: pip install '.[{extra}]' in a clone of Drupelet",
@@ -39,7 +51,7 @@ def _missing(noun: str, error: ModuleNotFoundError) -> DrupeletError:
 
 
 def build(wanted: set[str]) -> typer.Typer:
-    """Return the command tree with the nouns in `wanted` whole and the others by name and help only."""
+    """Return the command tree with the nouns and verbs in `wanted` whole and the others by name and help only."""
     root = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -56,7 +68,19 @@ def build(wanted: set[str]) -> typer.Typer:
             app = typer.Typer()
             app.callback()(lambda: None)
         root.add_typer(app, name=noun, help=says, no_args_is_help=True)
+    for verb, (function, says) in VERBS.items():
+        run = _nothing
+        if verb in wanted:
+            try:
+                run = getattr(importlib.import_module(f"drupelet.cli.{verb}"), function)
+            except ModuleNotFoundError as error:
+                raise _missing(verb, error) from error
+        root.command(verb, short_help=says)(run)
     return root
+
+
+def _nothing() -> None:
+    """Stand for a verb that is not wanted now."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -81,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     try:
-        root = build(set(NOUNS) if completing else {word for word in given[:1] if word in NOUNS})
+        root = build({*NOUNS, *VERBS} if completing else {word for word in given[:1] if word in {*NOUNS, *VERBS}})
         # Not standalone: a mistyped command is then raised here, to be said in one line as every other error is.
         code = root(given, prog_name="drupelet", standalone_mode=False)
     except DrupeletError as error:

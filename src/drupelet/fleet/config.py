@@ -81,13 +81,13 @@ class FleetConfig(Section, frozen=True, kw_only=True):
 
 def read_config(path: Path) -> FleetConfig:
     """Return the configuration, or raise `BadInput` naming the key that is wrong, or `NotFound`."""
-    config = read_settings(FleetConfig, path, error=BadInput, fix="give --config FILE", convert=_path)
+    config = read_settings(FleetConfig, path, error=BadInput, fix="give --config FILE", convert=as_path)
     return _placed(config, where=path)
 
 
 def parse_config(text: bytes, *, where: Path) -> FleetConfig:
     """Return the configuration in `text`, as if `where` held it."""
-    return _placed(parse_settings(FleetConfig, text, where=str(where), error=BadInput, convert=_path), where=where)
+    return _placed(parse_settings(FleetConfig, text, where=str(where), error=BadInput, convert=as_path), where=where)
 
 
 def _placed(config: FleetConfig, *, where: Path) -> FleetConfig:
@@ -106,7 +106,8 @@ def _placed(config: FleetConfig, *, where: Path) -> FleetConfig:
     )
 
 
-def _path(kind: type, value: Any) -> Any:
+def as_path(kind: type, value: Any) -> Any:
+    """Return a path where the settings want one; TOML has none."""
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise ValueError(f"{value!r} is not a path")  # msgspec adds where

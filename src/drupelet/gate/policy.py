@@ -6,6 +6,7 @@ Every metric's rule names its share of the stated total of false rollbacks per r
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -161,7 +162,9 @@ class GatePolicy:
         known = {item.name for item in fields(cls)}
         for name, value in document.items():
             if name not in known:
-                raise PolicyError(f"unknown field {name!r}", where="policy", fix="see docs/gate.md for the fields")
+                near = difflib.get_close_matches(str(name), known, n=1)
+                fix = f"did you mean {near[0]!r}?" if near else "see docs/gate.md for the fields"
+                raise PolicyError(f"unknown field {name!r}", where="policy", fix=fix)
             default = getattr(defaults, name)
             if name == "metrics":
                 values[name] = _metrics(value)
@@ -193,10 +196,11 @@ class GatePolicy:
 def _metrics(value: object) -> tuple[MetricRule, ...]:
     if not isinstance(value, Mapping):
         raise PolicyError("metrics must be a table from metric to rule", where="policy metrics")
-    return tuple(_rule(str(name), rule) for name, rule in value.items())
+    return tuple(metric_rule(str(name), rule) for name, rule in value.items())
 
 
-def _rule(name: str, document: object) -> MetricRule:
+def metric_rule(name: str, document: object) -> MetricRule:
+    """Return one metric's rule as a policy file writes it; raise PolicyError on anything unknown."""
     where = f"policy metric {name}"
     metric = _choice(Metric, name, where=where)
     if not isinstance(document, Mapping):

@@ -6,6 +6,7 @@ wants a misspelt key found even where the type would ignore it.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import types
 import typing
@@ -59,10 +60,23 @@ def problems(value: Any, kind: Any, *, path: Path = (), hook: Hook | None = None
     if all(problem.unknown for problem in found):
         # The parts are good: what is left are lengths, and rules over several fields.
         try:
-            msgspec.convert(value, kind, dec_hook=hook)
+            msgspec.convert(_without(value, [p.path[len(path) :] for p in found]), kind, dec_hook=hook)
         except msgspec.ValidationError as error:
             said = in_words(error)
             yield Problem(path=path, what=f"{written(path)}: {said}" if path else said)
+
+
+def _without(value: Any, unknown: list[Path]) -> Any:
+    """Return a document without the keys that have been complained of already."""
+    if not unknown:
+        return value
+    copied = copy.deepcopy(value)
+    for path in unknown:
+        table = copied
+        for part in path[:-1]:
+            table = table[part]
+        del table[path[-1]]
+    return copied
 
 
 def _in_struct(
