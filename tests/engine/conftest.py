@@ -11,6 +11,7 @@ import pytest
 
 from drupelet.engine.spec import ChildSpec
 from tests.fakes.tiny_gguf import write_tiny_gguf
+from tests.native import native_server
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,10 @@ def runtime_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture
-def spec(tiny_model: Path) -> ChildSpec:
-    """A small child of the tiny model."""
-    return ChildSpec(model=tiny_model, alias="tiny", context_tokens=128, start_ms_max=20_000, watch_interval_ms=50)
+@pytest.fixture(params=["library", "native"])
+def spec(tiny_model: Path, request: pytest.FixtureRequest) -> ChildSpec:
+    """A small child of the tiny model, of each kind: both keep one contract."""
+    server = native_server() if request.param == "native" else None
+    return ChildSpec(
+        model=tiny_model, alias="tiny", context_tokens=128, server=server, start_ms_max=20_000, watch_interval_ms=50
+    )

@@ -205,13 +205,14 @@ def test_children_die_with_their_parent(spec: ChildSpec, runtime_folder: Path) -
         "import asyncio, sys; from pathlib import Path; from drupelet.engine.child import Child;"
         "from drupelet.engine.spec import ChildSpec\n"
         "async def main():\n"
-        "    spec = ChildSpec(model=Path(sys.argv[1]), alias='tiny', context_tokens=128)\n"
+        "    server = Path(sys.argv[3]) if sys.argv[3] else None\n"
+        "    spec = ChildSpec(model=Path(sys.argv[1]), alias='tiny', context_tokens=128, server=server)\n"
         "    child = await Child.start(spec, runtime_folder=Path(sys.argv[2]))\n"
         "    print(child.pid, flush=True)\n"
         "    await child.wait()\n"
         "asyncio.run(main())\n"
     )
-    command = [sys.executable, "-c", script, str(spec.model), str(runtime_folder)]
+    command = [sys.executable, "-c", script, str(spec.model), str(runtime_folder), str(spec.server or "")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
@@ -237,7 +238,7 @@ def engines() -> list[int]:
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if "drupelet.engine.serve" in child.cmdline():
+            if {"drupelet.engine.serve", "llama-server"} & set(child.cmdline()):
                 found.append(child.pid)
     return found
 

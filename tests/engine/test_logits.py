@@ -15,6 +15,7 @@ from drupelet.engine.logits import compute
 from drupelet.engine.spec import ChildSpec, StartFailed
 from tests.fakes.tiny_gguf import vocabulary
 
+pytestmark = pytest.mark.parametrize("spec", ["library"], indirect=True)
 SEQUENCE = [1, 262, 270, 271, 300, 301]
 
 

@@ -26,8 +26,9 @@ from tests.waiting import until
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
+def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A short path: a Unix socket's has 107 bytes at most."""
+    monkeypatch.delenv("DRUPELET_LLAMA_SERVER", raising=False)
     with tempfile.TemporaryDirectory(prefix="gwc") as name:
         path = Path(name)
         (path / "gateway.toml").write_text(
@@ -82,4 +83,14 @@ def test_run_serves_reports_and_leaves_nothing_behind(folder: Path) -> None:
     for child in children:
         until(lambda child=child: not Path(f"/proc/{child}").exists(), timeout_s=5, what="the child to be gone")  # type: ignore[misc]
     assert list((folder / "run").iterdir()) == []
+    assert not (folder / "control.sock").exists()
+
+
+def test_a_server_that_is_not_there_is_named_before_anything_listens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRUPELET_LLAMA_SERVER", str(folder / "servers"))
+    with pytest.raises(NotFound, match="there is no llama-server") as caught:
+        CliRunner().invoke(gateway.app, ["run", "-c", str(folder / "gateway.toml")], catch_exceptions=False)
+    assert caught.value.where == str(folder / "servers")
     assert not (folder / "control.sock").exists()

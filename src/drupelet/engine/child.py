@@ -34,6 +34,7 @@ STOP_GRACE_MS = 2_000
 _LOG_LINES_MAX = 40
 _LOG_LINE_BYTES_MAX = 1_000
 _SOCKET_SUFFIX = ".sock"
+_READY_POLL_MS = 20
 _LOAD_COMPLAINTS = (
     "error loading model",
     "llama_model_load",
@@ -59,7 +60,8 @@ class Child:
         """From spawn to ready, in milliseconds."""
         self._process = process
         self._ready = False
-        self._failed: str | None = None
+        # A llama-server has no words for its parent: what it logs is all there is.
+        self._failed = None if spec.server is None else "llama.cpp could not load the model"
         self._intended: tuple[ExitReason, str] | None = None
         self.load_log: deque[str] = deque(maxlen=_LOG_LINES_MAX)
         """What the child wrote to its log until it was ready; nothing later, for prompts might be in it."""
@@ -155,8 +157,11 @@ class Child:
     async def _until_ready(self) -> None:
         line = await self._reports.readline()
         report: dict[str, Any] = json.loads(line) if line else {"event": "gone"}
+        if self.spec.server is not None and not line:
+            # Its end of the pipe closes when the server takes over, or when it dies.
+            report = {"event": "listening" if await self._answers() else "gone"}
         if report["event"] != "listening":
-            self._failed = str(report.get("words", "")) or None
+            self._failed = str(report.get("words", "")) or self._failed
             ended = await self.wait()
             fix = "install the model file again" if ended.reason is ExitReason.LOAD_FAILED else ""
             raise StartFailed(ended, where=str(self.spec.model), fix=fix)
@@ -167,6 +172,14 @@ class Child:
         except EngineError as error:
             self._kill(ExitReason.LOAD_FAILED, f"loaded, but the warm-up failed: {error.what}")
             raise StartFailed(await self.wait(), where=str(self.spec.model)) from error
+
+    async def _answers(self) -> bool:
+        """Wait until a `llama-server` has loaded its model; False if it ended instead. `start` bounds the wait."""
+        while self.alive:
+            if await self.healthy():
+                return True
+            await asyncio.wait([self._ended], timeout=_READY_POLL_MS / 1000)
+        return False
 
     def _kill(self, reason: ExitReason, words: str) -> None:
         """Kill the child for a reason, unless it is ending for another one already."""
@@ -218,6 +231,8 @@ class Child:
             reason, words = ExitReason.EXITED, f"exited with status {status}"
         if not self._ready and reason in (ExitReason.SIGNALLED, ExitReason.EXITED):
             # A crash while loading says that this model cannot be loaded here, whatever the signal was.
+            if number == signal.SIGILL:
+                words = f"{words}, it needs instructions that this CPU does not have,"
             reason, words = ExitReason.LOAD_FAILED, f"{words} while loading: {self._complaint()}"
         return Exit(reason=reason, words=words, code=code, signal=number)
 
@@ -241,6 +256,7 @@ def _instructions(spec: ChildSpec, socket: Path) -> dict[str, Any]:
         "parallel": spec.parallel,
         "threads": spec.threads,
         "nice": spec.nice,
+        "server": str(spec.server) if spec.server is not None else None,
         "parent_pid": os.getpid(),
     }
 

@@ -1,8 +1,13 @@
 """The inference child: `python -m drupelet.engine.serve JSON`, started and watched by `child.Child`.
 
+There are two kinds. Without a `server` the library `xllamacpp` is loaded into this process. With one, this process
+prepares itself, checks the model and then *becomes* that `llama-server` (execve(2)): same process id, same limits, same
+parent to die with, the same open model file, and no Python left in memory.
+
 It promises its parent three things. It says what became of the load in one JSON line on its standard output and nothing
-else there. It dies when its parent dies. It ends at once on SIGTERM: the parent has let requests finish by then, and
-native destructors, which may hang, are not run.
+else there; a `llama-server` says nothing, and that pipe closes when it takes over. It dies when its parent dies. It
+ends on SIGTERM, the library at once: the parent has let requests finish by then, and native destructors, which may
+hang, are not run; a `llama-server` that hangs in its own is killed.
 
 Prompts must never reach a log or a core file: llama.cpp's log level stays at warnings, core dumps are off, and the
 parent keeps only what is said before the model is ready.
@@ -26,6 +31,10 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _LOG_LEVEL_WARNINGS = 2
 _READ_BYTES = 1 << 20
+_NOT_HANDED_ON = ("LLAMA_", "GGML_", "HF_")
+"""Variables that would add to what the command line says, or load other code."""
+HTTP_THREADS_SPARE = 4
+"""Beside one a stream: for health, tokenize and a late cancel."""
 _OOM_SCORE = 500
 """Of -1000..1000: when memory runs out, the kernel takes this process and not the gateway."""
 
@@ -81,10 +90,40 @@ def serve(spec: dict[str, Any], out: int) -> None:
         fail(out, why)
     # llama.cpp opens the descriptor that was hashed, not a name that may have been replaced meanwhile.
     path = f"/proc/self/fd/{model}"
+    if spec["server"] is not None:
+        os.set_inheritable(model, True)
+        become(spec["server"], server_arguments(spec, path), out)
+    serve_library(spec, path, out)
+
+
+def server_arguments(spec: dict[str, Any], model: str) -> list[str]:
+    """Return the command line that makes a `llama-server` do what the library is told in `serve_library`."""
+    return [
+        *("llama-server", "--model", model, "--alias", spec["alias"]),
+        *("--host", spec["socket"], "--port", "0"),
+        *("--ctx-size", str(spec["context_tokens"] * spec["parallel"]), "--parallel", str(spec["parallel"])),
+        *("--threads", str(spec["threads"]), "--threads-batch", str(spec["threads"])),
+        *("--threads-http", str(spec["parallel"] + HTTP_THREADS_SPARE)),
+        *("--n-gpu-layers", "0", "--no-warmup", "--no-ui", "--offline", "--cache-ram", "0"),
+        *("--log-verbosity", str(_LOG_LEVEL_WARNINGS), "--log-colors", "off"),
+    ]
+
+
+def become(program: str, arguments: list[str], out: int) -> NoReturn:
+    """Replace this process by `program`; `out` closes by itself when that succeeds."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_HANDED_ON)}
+    try:
+        os.execve(program, arguments, environment)  # noqa: S606 (the program is the operator's setting)
+    except OSError as error:
+        fail(out, f"cannot run {program}: {os.strerror(error.errno or 0)}")
+
+
+def serve_library(spec: dict[str, Any], path: str, out: int) -> NoReturn:
+    """Serve with the library inside this process."""
     try:
         import xllamacpp
     except ImportError as error:
-        fail(out, f"the inference library cannot be loaded: {error}")
+        fail(out, f"the inference library cannot be loaded, and no llama-server was named: {error}")
     params = xllamacpp.CommonParams()
     params.model.path = path
     params.model_alias = [spec["alias"]] if isinstance(params.model_alias, (list, set)) else spec["alias"]
@@ -94,7 +133,7 @@ def serve(spec: dict[str, Any], out: int) -> None:
     params.n_parallel = spec["parallel"]
     params.cpuparams.n_threads = spec["threads"]
     params.cpuparams_batch.n_threads = spec["threads"]
-    params.n_threads_http = spec["parallel"] + 4  # streams, and room for health, tokenize and a late cancel
+    params.n_threads_http = spec["parallel"] + HTTP_THREADS_SPARE
     params.n_gpu_layers = 0
     params.warmup = False  # the parent's first request is the warm-up
     params.ui = False

@@ -57,6 +57,8 @@ class ChildSpec:
     digest: Digest | None = None
     """What the model file must hash to; checked by the child on the very descriptor it loads from."""
     nice: int = 0
+    server: Path | None = None
+    """A `llama-server` to run (see `levels.find`); None takes the library `xllamacpp`, which holds the same server."""
     start_ms_max: int = 120_000
     """From spawn to the first warm-up token. 8 GB from an SD card at 90 MB/s take 90 s."""
     health_ms_max: int = 30_000

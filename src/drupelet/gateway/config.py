@@ -50,6 +50,9 @@ class Limits(Section, frozen=True, kw_only=True):
 class ChildSettings(Section, frozen=True, kw_only=True):
     """How inference children run. `context_tokens` 0 takes the release's."""
 
+    llama_server: Annotated[str, Meta(max_length=4096)] = ""
+    """A `llama-server`, or a folder with one for each level of CPU. Empty takes `$DRUPELET_LLAMA_SERVER`, and without
+    that the library `xllamacpp`."""
     threads: Annotated[int, Meta(ge=1, le=256)] = 4
     parallel: Annotated[int, Meta(ge=1, le=64)] = 1
     context_tokens: Annotated[int, Meta(ge=0, le=2**20)] = 0
