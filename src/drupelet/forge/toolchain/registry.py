@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from drupelet.forge.toolchain.environments import ENVIRONMENTS
 from drupelet.forge.toolchain.llamacpp import LlamaCpp
 from drupelet.forge.toolchain.venvs import Progress
 
@@ -36,5 +37,7 @@ class Tool(Protocol):
         ...
 
 
-TOOLS: Mapping[str, Tool] = {tool.name: tool for tool in (LlamaCpp(),)}
+_ALL: tuple[Tool, ...] = (LlamaCpp(), *ENVIRONMENTS.values())
+
+TOOLS: Mapping[str, Tool] = {tool.name: tool for tool in _ALL}
 """Name -> tool."""

@@ -43,10 +43,13 @@ class ToolVenv:
     requirements: tuple[str, ...]
     says: str = ""
     """What it is for."""
+    pins: tuple[str, ...] = ()
+    """Versions of what the requirements bring along, as a constraints file has them."""
 
     def folder(self, cache: Path) -> Path:
         """Return where it lies, or would: another Python or another pin is another folder."""
-        asked = "\n".join((f"{sys.version_info.major}.{sys.version_info.minor}", *sorted(self.requirements)))
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        asked = "\n".join((python, *sorted(self.requirements), *sorted(self.pins)))
         return cache / "tools" / f"{self.name}-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
 
     def location(self, cache: Path) -> Path:
@@ -77,8 +80,10 @@ class ToolVenv:
             log = folder.with_suffix(".log")
             self._run([sys.executable, "-m", "venv", str(folder)], log)
             progress(f"installing {', '.join(self.requirements)}")
-            install = ["-m", "pip", "install", "--disable-pip-version-check", *self.requirements]
-            self._run([str(folder / "bin" / "python"), *install], log)
+            constraints = folder / "constraints.txt"
+            constraints.write_text("".join(f"{pin}\n" for pin in self.pins))
+            install = ["-m", "pip", "install", "--disable-pip-version-check", "-c", str(constraints)]
+            self._run([str(folder / "bin" / "python"), *install, *self.requirements], log)
             (folder / _READY).write_text("\n".join(self.requirements) + "\n")
         return self.python(cache)
 
