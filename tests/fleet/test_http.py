@@ -182,6 +182,7 @@ CALLS = [
     ("DELETE", "/devices/lab-1", Scope.OPERATE, 204),
     ("GET", "/releases", Scope.READ, 200),
     ("GET", "/releases/kiosk/1.1", Scope.READ, 200),
+    ("GET", "/releases/kiosk/1.1/manifest", Scope.READ, 200),
     ("POST", "/releases", Scope.RELEASE, 201),
     ("POST", "/releases/kiosk/1.1/condemn", Scope.RELEASE, 200),
     ("GET", "/rollouts", Scope.READ, 200),

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from drupelet.core.errors import BadInput, DrupeletError
-from drupelet.gate.policy import GatePolicy, metric_rule
 from drupelet.wire.manifest import ReleaseManifest
 from drupelet.wire.places import Path
 from drupelet.wire.problems import Problem, problems
@@ -69,6 +68,8 @@ def _policy(document: Document, _data: bytes) -> Iterator[Problem]:
 
 def _gate(document: Document) -> Iterator[Problem]:
     """Yield what is wrong with a gate policy: field by field, and only then over all fields (the shares' total)."""
+    from drupelet.gate.policy import GatePolicy, metric_rule
+
     found = []
     if "design" in document:
         found.append(Problem(path=("gate", "design"), what="gate.design belongs at the top as design"))

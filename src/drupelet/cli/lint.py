@@ -12,7 +12,6 @@ import typer
 from drupelet import __version__
 from drupelet.ci.errors import LintError
 from drupelet.ci.lint import Finding, Level, github, lint, sarif
-from drupelet.ci.schemas import schema_of
 from drupelet.cli.output import print_json, say
 
 
@@ -46,14 +45,20 @@ def lint_files(
     Example: drupelet lint models/kiosk/recipe.toml policy.toml --format github
     """
     if schema:
+        from drupelet.ci.schemas import schema_of
+
         print_json(schema_of(schema))
         return
     found, checked = lint(paths or [Path()])
     show_findings(found, output)
-    errors = sum(finding.level is Level.ERROR for finding in found)
-    if errors:
-        files = len({finding.file for finding in found if finding.level is Level.ERROR})
-        raise LintError(f"{_many(errors, 'mistake')} in {_many(files, 'file')}")
+    conclude(found, checked)
+
+
+def conclude(found: list[Finding], checked: int) -> None:
+    """Say how it went; raise `LintError` if there is a mistake."""
+    wrong = [finding.file for finding in found if finding.level is Level.ERROR]
+    if wrong:
+        raise LintError(f"{_many(len(wrong), 'mistake')} in {_many(len(set(wrong)), 'file')}")
     say(f"{_many(checked, 'file')} checked, nothing is wrong" if checked else "no file of Drupelet's is here")
 
 

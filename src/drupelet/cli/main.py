@@ -21,7 +21,7 @@ NOUNS = {
     "forge": "From a checkpoint to a signed, published release.",
     "gateway": "The device's OpenAI-compatible endpoint.",
     "keys": "Make and show signing keys.",
-    "release": "Releases of the fleet: list, show, add, condemn.",
+    "release": "Releases, of the fleet and in files: list, show, diff, lint, add, condemn, export.",
     "rollout": "Staged rollouts: start, wait, watch, pause, resume, abort, rollback.",
     "sim": "Run the production decisions in a simulated world.",
 }
@@ -112,6 +112,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = _say(error.line(), error.exit_code)
     except TyperException as error:
         code = _say(_usage(error), BadInput.exit_code)
+    except ModuleNotFoundError as error:
+        # Verbs import what only they need when they run.
+        if (error.name or "drupelet").partition(".")[0] == "drupelet":
+            raise
+        code = _say(_missing(given[0], error).line(), DrupeletError.exit_code)
     except typer.Abort:
         code = _say("stopped at a question that was not answered", 1)
     except KeyboardInterrupt:

@@ -32,16 +32,21 @@ def read_package(folder: Path, *, disk: Disk) -> ReleaseManifest:
     return manifest
 
 
+def files_of(manifest: ReleaseManifest, folder: Path) -> dict[str, Path]:
+    """Return the files of a package beside its manifest, by the digest that the manifest gives them."""
+    files = {variant.digest: folder / f"{variant.name}.{variant.file_format}" for variant in manifest.variants}
+    if manifest.evaluation.report is not None:
+        files[manifest.evaluation.report] = folder / REPORT_FILE
+    return files | {one.digest: folder / ATTACHMENT_FILES[one.kind] for one in manifest.attachments}
+
+
 def publish(folder: Path, *, disk: Disk, depot: FilesDepot, repository: ImageRepository) -> TargetInfo:
     """Put the package's files into `depot` and sign its manifest into `repository`; return the signed target.
 
     Raises `PackageBad` if a file is not what the manifest says, and what the depot and the repository raise.
     """
     manifest = read_package(folder, disk=disk)
-    files = {variant.digest: folder / f"{variant.name}.{variant.file_format}" for variant in manifest.variants}
-    if manifest.evaluation.report is not None:
-        files[manifest.evaluation.report] = folder / REPORT_FILE
-    files |= {one.digest: folder / ATTACHMENT_FILES[one.kind] for one in manifest.attachments}
+    files = files_of(manifest, folder)
     for text, path in files.items():
         _put(Digest.parse(text), path, disk=disk, depot=depot)
     return repository.add_release(manifest)

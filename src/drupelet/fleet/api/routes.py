@@ -29,6 +29,7 @@ from drupelet.fleet.views import (
     TokenView,
     WhyView,
 )
+from drupelet.wire.manifest import ReleaseManifest
 
 DeviceName = Annotated[str, Path(max_length=64)]
 Number = Annotated[int, Path(ge=1, le=2**53)]
@@ -147,6 +148,14 @@ def _releases(made: APIRouter, desks: Desks) -> None:
     async def release(request: Request, family: str, version: str) -> Response:
         await desks.door.bearer(request, Scope.READ)
         return said(await in_thread(desks.reader.release, ReleaseId.parse(f"{family}/{version}").path))
+
+    @made.get(
+        "/releases/{family}/{version}/manifest", tags=["releases"], summary="Its manifest, as it was verified",
+        **documented(ReleaseManifest),
+    )  # fmt: skip
+    async def manifest(request: Request, family: str, version: str) -> Response:
+        await desks.door.bearer(request, Scope.READ)
+        return said(await in_thread(desks.reader.manifest, ReleaseId.parse(f"{family}/{version}").path))
 
     @made.post(
         "/releases/{family}/{version}/condemn", tags=["releases"],

@@ -1,4 +1,4 @@
-"""`drupelet release`: what the fleet may roll out."""
+"""`drupelet release list`, `add`, `condemn`: what the fleet may roll out."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import typer
 from drupelet.cli.api import NO_SERVER, Api, Reason, Server, Token, release_path
 from drupelet.cli.output import Format, Output, say, show
 
-app = typer.Typer()
-
 Release = Annotated[str, typer.Argument(help="Family and version, such as kiosk/1.2.")]
 COLUMNS = ("release", "evaluation", "devices", "variants", "state")
 
 
-@app.command("list")
 def list_releases(server: Server = NO_SERVER, token: Token = "", output: Output = Format.TABLE) -> None:
     """List registered releases, the newest first.
 
@@ -28,16 +25,16 @@ def list_releases(server: Server = NO_SERVER, token: Token = "", output: Output 
 def _row(release: dict[str, Any]) -> tuple[object, ...]:
     variants = ", ".join(variant["name"] for variant in release["variants"])
     state = f"condemned: {release['condemned_reason']}" if release["condemned"] else "good"
-    return release["id"], _evaluation(release), release["devices"], variants, state
+    return release["id"], evaluation(release), release["devices"], variants, state
 
 
-def _evaluation(release: dict[str, Any]) -> str:
+def evaluation(release: dict[str, Any]) -> str:
+    """Return the evaluation's verdict in a word or, where it was overridden, the words of whoever did it."""
     if release["overridden"]:
         return f"OVERRIDDEN: {release['overridden']}"
     return "passed" if release["evaluation_passed"] else "FAILED"
 
 
-@app.command()
 def add(release: Release, server: Server = NO_SERVER, token: Token = "", output: Output = Format.TABLE) -> None:
     """Register a published release: the server fetches its manifest and verifies it against the image root.
 
@@ -47,30 +44,6 @@ def add(release: Release, server: Server = NO_SERVER, token: Token = "", output:
     show(made, output=output, columns=COLUMNS, rows=[_row(made)])
 
 
-@app.command("show")
-def show_one(release: Release, server: Server = NO_SERVER, token: Token = "", output: Output = Format.TABLE) -> None:
-    """Show a release: its evaluation, its variants, whether it is condemned.
-
-    Example: drupelet release show kiosk/1.2
-    """
-    found = Api(server, token).get(release_path(release))
-    rows = [
-        ("release", found["id"]),
-        ("summary", found["summary"]),
-        ("evaluation", _evaluation(found)),
-        *(("finding", text) for text in found["findings"]),
-        ("manifest", found["manifest_digest"]),
-        ("devices", found["devices"]),
-        (
-            "state",
-            f"condemned by {found['condemned_by']}: {found['condemned_reason']}" if found["condemned"] else "good",
-        ),
-        *((v["name"], f"{v['quantization']}, {v['size_bytes']} bytes, {v['digest']}") for v in found["variants"]),
-    ]
-    show(found, output=output, columns=("what", "is"), rows=rows)
-
-
-@app.command()
 def condemn(release: Release, reason: Reason = "", server: Server = NO_SERVER, token: Token = "") -> None:
     """Put a release on the list that every device refuses, and take it back from those that have it.
 
