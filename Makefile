@@ -21,6 +21,11 @@ test: $(VENV)/.installed  ## All tests (services are installed from Debian and r
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e" $(ARGS)
 	@$(BIN)/python -m pytest -m e2e $(ARGS)
 
+toolchain-test: $(VENV)/.installed  ## Compile llama.cpp's tools, or take them from the cache, and test with them
+	@scripts/install --apt-only toolchain
+	@$(BIN)/drupelet forge toolchain build llama.cpp
+	@DRUPELET_TOOLCHAIN_TESTS=1 $(BIN)/python -m pytest -k "toolchain" tests/forge $(ARGS)
+
 check: $(VENV)/.installed  ## Format, lint, types, layers, tidiness, docs
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .

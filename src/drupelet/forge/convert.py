@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from drupelet.durable.port import Disk
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.errors import CheckpointBad
 from drupelet.forge.formats import FORMATS
-from drupelet.forge.formats.port import Artifact, Progress
+from drupelet.forge.formats.kinds import size_bytes
+from drupelet.forge.formats.port import Artifact, Format, Progress
 
 CONVERTER = "drupelet embedded"
 """Named in the manifest's provenance."""
@@ -49,6 +50,7 @@ def convert(
     model_name: str,
     disk: Disk,
     progress: Progress = lambda _doing, _done, _total: None,
+    formats: Mapping[str, Format] = FORMATS,
 ) -> tuple[Converted, ...]:
     """Write each wanted variant into `folder` as `<name>.<format>`. Same input, same bytes.
 
@@ -56,8 +58,8 @@ def convert(
     """
     needed = 0
     for one in wanted:
-        # f16 takes two bytes a weight and nothing takes more; known before hours of work, not after.
-        needed += checkpoint.parameters * {"q8_0": 34, "q4_0": 20}.get(one.quantization, 64) // 32
+        # Known before hours of work, not after; a small model's embedding weighs more, hence the tenth.
+        needed += size_bytes(checkpoint.parameters, one.quantization) * 11 // 10
     free = disk.free_bytes(folder)
     if needed > free:
         what = f"the variants take about {needed >> 20} MiB and {free >> 20} MiB are free"
@@ -65,7 +67,7 @@ def convert(
     made: list[Converted] = []
     for one in wanted:
         begun = time.monotonic()
-        artifact = FORMATS[one.file_format].write(
+        artifact = formats[one.file_format].write(
             checkpoint,
             folder / f"{one.name}.{one.file_format}",
             quantization=one.quantization,

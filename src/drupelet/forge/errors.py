@@ -3,7 +3,8 @@
 BadInput (core)
 |- CheckpointBad          the checkpoint is damaged, incomplete or contradicts itself
 |  `- Unsupported         it is whole, but not of a kind that this converter knows
-`- RecipeBad              the recipe is malformed or asks for what is not there
+|- RecipeBad              the recipe is malformed or asks for what is not there
+`- CalibrationBad         the calibration text is no text, too short or too long
 Refused (core)
 `- EvaluationRefused      a variant breaks a budget or fails a canonical prompt; `findings` says which
 """
@@ -25,6 +26,10 @@ class Unsupported(CheckpointBad):
 
 class RecipeBad(BadInput):
     """Malformed, or asking for what is not there."""
+
+
+class CalibrationBad(BadInput):
+    """Not a text that an importance matrix could be made from."""
 
 
 class PackageBad(BadInput):

@@ -63,6 +63,7 @@ def pack(
     created_at_ms: int,
     override: str = "",
     attachments: Mapping[AttachmentKind, bytes] = NOTHING_ATTACHED,
+    converter: str = CONVERTER,
 ) -> Package:
     """Write the report, the attachments and the manifest beside the variants in `folder`, and return the package.
 
@@ -88,6 +89,7 @@ def pack(
         created_at_ms=created_at_ms,
         override=override.strip() if not report.passed else "",
         attachments=attachments,
+        converter=converter,
     )
     disk.replace(folder / MANIFEST_FILE, encode_canonical(manifest), mode=_MODE)
     return Package(folder=folder, manifest=manifest, report=report)
@@ -104,6 +106,7 @@ def build_manifest(
     created_at_ms: int,
     override: str,
     attachments: Mapping[AttachmentKind, bytes] = NOTHING_ATTACHED,
+    converter: str = CONVERTER,
 ) -> ReleaseManifest:
     """Return the manifest: what the recipe asks for, with what the report measured."""
     variants = []
@@ -147,7 +150,7 @@ def build_manifest(
             checkpoint=report.checkpoint,
             recipe=recipe_digest.text,
             forge_version=__version__,
-            converter=f"{CONVERTER}, gguf {installed_version('gguf')}, xllamacpp {installed_version('xllamacpp')}"[
+            converter=f"{converter}, gguf {installed_version('gguf')}, xllamacpp {installed_version('xllamacpp')}"[
                 :128
             ],
         ),

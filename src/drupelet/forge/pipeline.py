@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
 from drupelet.forge.checkpoint import Checkpoint
-from drupelet.forge.convert import CONVERTER, Wanted, convert
+from drupelet.forge.convert import CONVERTER, Converted, Wanted, convert
 from drupelet.forge.evaluation import Bench, evaluate
-from drupelet.forge.formats.port import Progress
+from drupelet.forge.formats import FORMATS
+from drupelet.forge.formats.port import Format, Progress
 from drupelet.forge.ledger import Ledger, Step
 from drupelet.forge.pack import Package, pack
 from drupelet.forge.recipe import Recipe
@@ -30,6 +31,8 @@ class Pipeline:
     bench: Bench
     now_ms: Callable[[], int]
     progress: Progress = lambda _doing, _done, _total: None
+    formats: Mapping[str, Format] = field(default_factory=lambda: FORMATS)
+    """Who writes which file format; see `choice.formats_for`."""
     ledger: Ledger = field(default_factory=Ledger)
 
     def measure(self) -> Report:
@@ -42,18 +45,12 @@ class Pipeline:
             model_name=str(self.release),
             disk=self.bench.disk,
             progress=self.progress,
+            formats=self.formats,
         )
-        self.ledger.record(
-            Step(
-                name="convert",
-                tool=f"{CONVERTER} {__version__}",
-                parameters={str(one.wanted.name): one.wanted.quantization for one in made},
-                inputs={"checkpoint": self.checkpoint.digest, "recipe": self.recipe_digest},
-                outputs={one.artifact.path.name: one.artifact.digest for one in made},
-                began_at_ms=began,
-                ended_at_ms=self.now_ms(),
-            )
-        )
+        self._record_conversion(made, began)
+        for one in made:
+            for note in one.artifact.notes:
+                self.bench.progress(f"{one.wanted.name}: {note}")
         reference = next(one.artifact for one in made if one.wanted.quantization == "f16")
         shipped = {variant.name for variant in self.recipe.variants}
         began = self.now_ms()
@@ -76,8 +73,30 @@ class Pipeline:
         )
         return report
 
+    def _record_conversion(self, made: Sequence[Converted], began_at_ms: int) -> None:
+        """Record one step for all that Drupelet wrote itself, and the steps of other people's tools, each once."""
+        own = [one for one in made if not one.artifact.steps]
+        if own:
+            self.ledger.record(
+                Step(
+                    name="convert",
+                    tool=f"{CONVERTER} {__version__}",
+                    parameters={str(one.wanted.name): one.wanted.quantization for one in own},
+                    inputs={"checkpoint": self.checkpoint.digest, "recipe": self.recipe_digest},
+                    outputs={one.artifact.path.name: one.artifact.digest for one in own},
+                    began_at_ms=began_at_ms,
+                    ended_at_ms=self.now_ms(),
+                )
+            )
+        seen: list[Step] = []
+        for step in (step for one in made for step in one.artifact.steps):
+            if step not in seen:
+                seen.append(step)
+                self.ledger.record(step)
+
     def pack(self, report: Report, *, override: str = "") -> Package:
         """Write report and manifest beside the variants. Raises `EvaluationRefused`, see `pack.pack`."""
+        converters = dict.fromkeys(step.tool for step in self.ledger.steps if step.name == "convert")
         return pack(
             self.release,
             self.recipe,
@@ -88,6 +107,7 @@ class Pipeline:
             disk=self.bench.disk,
             created_at_ms=self.now_ms(),
             override=override,
+            converter=", ".join(converters) or CONVERTER,
         )
 
     def _wanted(self) -> list[Wanted]:

@@ -7,10 +7,11 @@ the nearest known one, because a misspelt budget would otherwise be no budget. S
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import tomllib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from drupelet.engine.canonical import check as check_expectation
 from drupelet.forge.convert import Wanted
 from drupelet.forge.errors import RecipeBad
 from drupelet.forge.formats import FORMATS
+from drupelet.forge.formats.kinds import KINDS
 from drupelet.wire.fields import Label, LabelKey, NameText, NonNegative, Sentence
 from drupelet.wire.manifest import Budgets, CanonicalPrompt, Part, Requires, StageAdvice, ThermalProfile
 from drupelet.wire.places import place_of, toml_places
@@ -71,6 +73,18 @@ class EvaluationPlan(Part, frozen=True, kw_only=True):
     """More threads than idle cores make small models slower, not faster: they wait for each other."""
 
 
+class Calibration(Part, frozen=True, kw_only=True):
+    """What the importance matrix is made from: a text beside the recipe, or in it. Only the toolchain makes one."""
+
+    file: Annotated[str, Meta(max_length=4096)] = ""
+    """Relative to the recipe's folder."""
+    text: Annotated[str, Meta(max_length=1 << 20)] = ""
+    context_tokens: Annotated[int, Meta(ge=16, le=2048)] = 512
+    """How long a piece of the text the model sees at once: a power of two."""
+    chunks: Annotated[int, Meta(ge=0, le=100_000)] = 0
+    """How many pieces; 0 takes all."""
+
+
 class Recipe(Part, frozen=True, kw_only=True):
     """Everything about a family but its weights."""
 
@@ -79,6 +93,9 @@ class Recipe(Part, frozen=True, kw_only=True):
     model: Annotated[str, Meta(min_length=1, max_length=128)]
     summary: Sentence = ""
     context_tokens: Annotated[int, Meta(ge=16, le=2**20)]
+    converter: Literal["embedded", "toolchain"] = "embedded"
+    """Who makes the GGUF files: Drupelet itself, or llama.cpp's own tools (`drupelet forge toolchain build`)."""
+    calibration: Calibration | None = None
     variants: Annotated[tuple[RecipeVariant, ...], Meta(min_length=1, max_length=32)]
     canonical_prompts: Annotated[tuple[CanonicalPrompt, ...], Meta(min_length=1, max_length=64)]
     evaluation: EvaluationPlan
@@ -128,6 +145,46 @@ def _bad(problem: Problem, text: str, where: str) -> RecipeBad:
     return RecipeBad(problem.what, where=f"{where}:{place.line}" if place else where, fix=problem.fix)
 
 
+def _quantization(recipe: Recipe, index: int, embedded: Sequence[str]) -> Problem | None:
+    """Return what is wrong with a variant's quantization, if anything is."""
+    variant, path = recipe.variants[index], ("variants", index, "quantization")
+    wanted = variant.quantization
+    by_tools = recipe.converter == "toolchain" and variant.file_format == "gguf"
+    known = tuple(KINDS) if by_tools else embedded
+    if wanted in known:
+        if by_tools and KINDS[wanted].needs_importance and recipe.calibration is None:
+            return Problem(
+                path=path, what=f"{wanted} needs an importance matrix", fix="give the recipe a [calibration] text"
+            )
+        return None
+    if variant.file_format == "gguf" and wanted in KINDS:
+        what = f"{wanted} is not made by the embedded converter"
+        return Problem(path=path, what=what, fix='set converter = "toolchain" and run: drupelet forge toolchain build')
+    near = difflib.get_close_matches(wanted, known, n=1)
+    said = f"did you mean {near[0]!r}? " if near else ""
+    return Problem(path=path, what=f"unknown quantization {wanted!r}", fix=f"{said}use one of {', '.join(known)}")
+
+
+def _calibration(recipe: Recipe) -> Iterator[Problem]:
+    wanted = recipe.calibration
+    if wanted is None:
+        return
+    if recipe.converter != "toolchain":
+        yield Problem(
+            path=("calibration",),
+            what="only llama.cpp's tools use a calibration text",
+            fix='set converter = "toolchain", or leave it out',
+        )
+    if bool(wanted.file) == bool(wanted.text):
+        yield Problem(path=("calibration",), what="calibration needs either a file or a text")
+    if wanted.context_tokens & (wanted.context_tokens - 1):
+        yield Problem(
+            path=("calibration", "context_tokens"),
+            what=f"{wanted.context_tokens} is no power of two",
+            fix="use 128, 256, 512, 1024 or 2048",
+        )
+
+
 def contradictions(recipe: Recipe) -> Iterator[Problem]:
     """Yield what the types cannot say: names twice, unknown formats, patterns that cannot be applied."""
     for table, names in (
@@ -145,12 +202,9 @@ def contradictions(recipe: Recipe) -> Iterator[Problem]:
                 what=f"unknown file_format {variant.file_format!r}",
                 fix=f"use one of {', '.join(FORMATS)}",
             )
-        elif variant.quantization not in chosen.quantizations:
-            yield Problem(
-                path=("variants", index, "quantization"),
-                what=f"unknown quantization {variant.quantization!r}",
-                fix=f"use one of {', '.join(chosen.quantizations)}",
-            )
+        elif (problem := _quantization(recipe, index, chosen.quantizations)) is not None:
+            yield problem
+    yield from _calibration(recipe)
     if not recipe.evaluation.prompts and not recipe.evaluation.texts:
         yield Problem(path=("evaluation",), what="evaluation has neither prompts nor texts")
     try:

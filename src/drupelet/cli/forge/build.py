@@ -14,10 +14,12 @@ from drupelet.cli.progress import Bar
 from drupelet.core.names import ReleaseId, Version, family
 from drupelet.durable import PosixDisk
 from drupelet.forge.checkpoint import open_checkpoint
+from drupelet.forge.choice import formats_for
 from drupelet.forge.evaluation import Bench
 from drupelet.forge.pipeline import Pipeline
 from drupelet.forge.recipe import load_recipe
 from drupelet.forge.report import Report
+from drupelet.forge.toolchain.venvs import cache_folder as tools_cache
 
 RecipeFile = Annotated[Path, typer.Argument(help="The family's recipe.toml.", show_default=False)]
 CheckpointFolder = Annotated[
@@ -33,7 +35,9 @@ def build(
     out: Annotated[Path, typer.Option("--out", help="Folder for the package.", show_default=False)],
     cache: Annotated[
         Path | None,
-        typer.Option("--cache", help="Where the f16 reference's logits are kept.", show_default="OUT/cache"),
+        typer.Option(
+            "--cache", help="Where what is made once is kept: the f16 reference, its logits.", show_default="OUT/cache"
+        ),
     ] = None,
     override_evaluation: Annotated[
         str, typer.Option("--override-evaluation", help="Pack even what the evaluation refuses; the reason is signed.")
@@ -47,6 +51,14 @@ def build(
     known, recipe_digest = load_recipe(recipe)
     release = ReleaseId(family(known.family), Version.parse(version))
     disk = PosixDisk(folder_mode=0o755)
+    cache_folder = (cache or out / "cache").absolute()
+    formats = formats_for(
+        known,
+        recipe_folder=recipe.absolute().parent,
+        tools_cache=tools_cache().absolute(),
+        work=cache_folder,
+        now_ms=_now_ms,
+    )
     opened = open_checkpoint(checkpoint.absolute())
     # A child's socket needs a short path, which the package's folder need not have.
     with tempfile.TemporaryDirectory(prefix="drupelet-") as runtime, Bar() as bar:
@@ -58,11 +70,12 @@ def build(
             folder=out.absolute(),
             bench=Bench(
                 disk=disk,
-                cache=(cache or out / "cache").absolute(),
+                cache=cache_folder,
                 runtime_folder=Path(runtime),
                 progress=bar.doing,
             ),
-            now_ms=lambda: time.time_ns() // 1_000_000,
+            now_ms=_now_ms,
+            formats=formats,
             progress=bar.bytes_done,
         )
         report = line.measure()
@@ -72,6 +85,10 @@ def build(
     if package.manifest.evaluation.overridden:
         say(f"The evaluation refused {release}; overridden: {package.manifest.evaluation.overridden}")
     say(f"{release} is packed in {out}, unsigned.")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def show_report(report: Report, output: Format) -> None:

@@ -10,6 +10,7 @@ from typing import Protocol
 from drupelet.core.names import Digest
 from drupelet.durable.port import Disk
 from drupelet.forge.checkpoint import Checkpoint
+from drupelet.forge.ledger import Step
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, bytes done and bytes in all, of one variant."""
@@ -23,6 +24,10 @@ class Artifact:
     digest: Digest
     size_bytes: int
     quantization: str
+    steps: tuple[Step, ...] = ()
+    """How it was made, where tools of other people made it: for the ledger."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of it, such as tensors that had to stay in another type."""
 
 
 class Format(Protocol):

@@ -22,6 +22,8 @@ _GRACE_S = 10
 _KEPT_LINES = 40
 _LINE_BYTES_MAX = 8_192
 _SAID_CHARACTERS_MAX = 300
+_ECHO = re.compile(r"failed to quantize model from")
+"""Says only that the line before it was said."""
 _COMPLAINT = re.compile(r"error|failed|exception|abort|refus|cannot|not supported|no space", re.IGNORECASE)
 
 
@@ -68,7 +70,7 @@ def run(
 def last_words(lines: Sequence[str]) -> str:
     """Return the line that says best why a program ended: the last one that complains, or else the last one."""
     said = [line.strip() for line in lines if line.strip()]
-    complaints = [line for line in said if _COMPLAINT.search(line)]
+    complaints = [line for line in said if _COMPLAINT.search(line) and not _ECHO.search(line)]
     return " ".join((complaints or said or [""])[-1].split())[:_SAID_CHARACTERS_MAX]
 
 

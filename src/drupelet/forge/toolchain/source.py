@@ -61,7 +61,7 @@ class Source:
             scratch = Path(name)
             if archive is None:
                 progress(f"fetching {self.project} {self.version}")
-                archive = self._download(scratch, folder.with_suffix(".log"))
+                archive = self._download(scratch, folder.with_name(folder.name + ".log"))
             self._check(archive)
             progress(f"unpacking {archive.name}")
             unpack(archive, scratch / "tree", inside=self.inside)

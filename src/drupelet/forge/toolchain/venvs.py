@@ -77,7 +77,7 @@ class ToolVenv:
             shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(parents=True, exist_ok=True)
             progress(f"making an environment for {self.name}")
-            log = folder.with_suffix(".log")
+            log = folder.with_name(folder.name + ".log")
             self._run([sys.executable, "-m", "venv", str(folder)], log)
             progress(f"installing {', '.join(self.requirements)}")
             constraints = folder / "constraints.txt"
