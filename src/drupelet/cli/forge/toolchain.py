@@ -13,6 +13,7 @@ from drupelet.cli.progress import StepBar
 from drupelet.core.errors import BadInput
 from drupelet.forge.toolchain.llamacpp import NAME, TORCH, LlamaCpp
 from drupelet.forge.toolchain.registry import TOOLS, Tool
+from drupelet.forge.toolchain.servers import Servers
 from drupelet.forge.toolchain.venvs import cache_folder
 
 app = typer.Typer(no_args_is_help=True)
@@ -44,6 +45,8 @@ def build(
         for tool in _chosen(names):
             if isinstance(tool, LlamaCpp):
                 tool = replace(tool, torch=torch, python=python, archive=source, jobs=jobs, steps=bar.steps_done)  # noqa: PLW2901
+            elif isinstance(tool, Servers):
+                tool = replace(tool, archive=source, jobs=jobs, steps=bar.steps_done)  # noqa: PLW2901
             made = tool.build(cache, progress=bar.doing)
             say(f"{tool.name} is ready: {made}")
 

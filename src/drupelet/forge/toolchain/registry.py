@@ -8,6 +8,7 @@ from typing import Protocol
 
 from drupelet.forge.toolchain.environments import ENVIRONMENTS
 from drupelet.forge.toolchain.llamacpp import LlamaCpp
+from drupelet.forge.toolchain.servers import TARGETS, Servers
 from drupelet.forge.toolchain.venvs import Progress
 
 
@@ -37,7 +38,7 @@ class Tool(Protocol):
         ...
 
 
-_ALL: tuple[Tool, ...] = (LlamaCpp(), *ENVIRONMENTS.values())
+_ALL: tuple[Tool, ...] = (LlamaCpp(), *map(Servers, TARGETS.values()), *ENVIRONMENTS.values())
 
 TOOLS: Mapping[str, Tool] = {tool.name: tool for tool in _ALL}
 """Name -> tool."""
