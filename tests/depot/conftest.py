@@ -15,6 +15,9 @@ from drupelet.core.names import Digest
 from drupelet.depot import FilesDepot
 from drupelet.depot.serve import depot_app
 from drupelet.durable import PosixDisk
+from drupelet.trust import KeyRing
+from tests.fakes.released import real_keys
+from tests.fakes.s3_server import S3Server, s3_server
 from tests.waiting import until
 
 BLOB = random.Random(7).randbytes(300_000)
@@ -49,3 +52,26 @@ def serving(folder: Path) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join()
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    """An S3 server, one for all tests of this process."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(moto: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The address of an empty prefix in a bucket of its own, and the environment that leads there."""
+    name = "b" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
+    moto.make_bucket(name)
+    for variable, value in moto.environment.items():
+        monkeypatch.setenv(variable, value)
+    return f"s3://{name}/depot"
+
+
+@pytest.fixture(scope="session")
+def real_ring(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
+    """Keys for `kiosk`, valid now, that no test changes."""
+    return real_keys(tmp_path_factory.mktemp("ring") / "keys")

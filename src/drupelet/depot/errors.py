@@ -5,14 +5,22 @@ Untrusted (core)
 Unavailable (core)
 `- SourceUnreachable   no answer, half an answer, or an answer by something that is not a depot
 NotFound (core)
-`- NoBlob              this depot does not hold it
+|- NoBlob              this depot does not hold it
+`- NoStore             there is no such bucket, repository or folder
+NotAllowed (core)
+|- TokenRefused        the server wants another token
+`- StoreRefused        no credentials, expired ones, or not enough rights
+Conflict (core)
+|- Taken               other bytes lie under this name, and names never change what they name
+|- ChangedMeanwhile    somebody else wrote it since it was read
+`- InUse               somebody else writes to this depot, or died while doing so
 BadInput (core)
 `- BadAddress          not an address a depot can have
 """
 
 from __future__ import annotations
 
-from drupelet.core.errors import BadInput, NotAllowed, NotFound, Unavailable, Untrusted
+from drupelet.core.errors import BadInput, Conflict, NotAllowed, NotFound, Unavailable, Untrusted
 from drupelet.core.states import Reason
 
 
@@ -46,3 +54,23 @@ class TokenRefused(NotAllowed):
 
 class BadAddress(BadInput):
     """Not an address a depot can have."""
+
+
+class NoStore(NotFound):
+    """There is no such bucket, repository or folder."""
+
+
+class StoreRefused(NotAllowed):
+    """No credentials, expired ones, or not enough rights."""
+
+
+class Taken(Conflict):
+    """Other bytes lie under this name, and names never change what they name."""
+
+
+class ChangedMeanwhile(Conflict):
+    """Somebody else wrote it since it was read."""
+
+
+class InUse(Conflict):
+    """Somebody else writes to this depot, or died while doing so."""

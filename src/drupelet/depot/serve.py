@@ -18,14 +18,9 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-_NAME = r"[a-z0-9][a-z0-9_-]*(?:\.[a-z0-9_-]+)*"
-_SHAPES = (
-    re.compile(rf"metadata/({_NAME}\.json)\Z"),
-    re.compile(rf"targets/({_NAME})/({_NAME})/([0-9a-f]{{64}}\.manifest\.json)\Z"),
-    re.compile(r"blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})\Z"),
-)
+from drupelet.depot.ports import is_depot_path
+
 _UNCHANGING = re.compile(r"(metadata/[0-9]+\.|targets/|blobs/)")
-PATH_CHARACTERS_MAX = 512
 IMMUTABLE = "public, max-age=31536000, immutable"
 """A year: what is named by its digest or its version never changes."""
 
@@ -64,11 +59,6 @@ class _OneRange(FileResponse):
             kept = [(name, value) for name, value in scope["headers"] if name != b"range"]
             scope = {**scope, "headers": kept}
         await super().__call__(scope, receive, send)
-
-
-def is_depot_path(path: str) -> bool:
-    """Whether this is a name a depot can have."""
-    return len(path) <= PATH_CHARACTERS_MAX and any(shape.match(path) for shape in _SHAPES)
 
 
 def _regular_file(folder: Path, path: str) -> os.stat_result | None:

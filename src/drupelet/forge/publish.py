@@ -10,6 +10,7 @@ from pathlib import Path
 
 from drupelet.core.errors import NotFound
 from drupelet.core.names import Digest
+from drupelet.depot.errors import NoBlob
 from drupelet.depot.files import FilesDepot
 from drupelet.durable.port import Disk
 from drupelet.forge.errors import EvaluationRefused, PackageBad
@@ -46,10 +47,16 @@ def publish(folder: Path, *, disk: Disk, depot: FilesDepot, repository: ImageRep
     Raises `PackageBad` if a file is not what the manifest says, and what the depot and the repository raise.
     """
     manifest = read_package(folder, disk=disk)
-    files = files_of(manifest, folder)
-    for text, path in files.items():
-        _put(Digest.parse(text), path, disk=disk, depot=depot)
-    return repository.add_release(manifest)
+    named = {Digest.parse(text): path for text, path in files_of(manifest, folder).items()}
+
+    def ready() -> None:
+        for digest in named:
+            if not depot.has(digest):
+                raise NoBlob(f"{digest} was collected while it was published", where=str(folder), fix="publish again")
+
+    for digest, path in named.items():
+        _put(digest, path, disk=disk, depot=depot)
+    return repository.add_release(manifest, ready=ready)
 
 
 def _put(digest: Digest, path: Path, *, disk: Disk, depot: FilesDepot) -> None:

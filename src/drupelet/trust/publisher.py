@@ -108,10 +108,17 @@ class ImageRepository:
                 meta[f"{name}.json"] = self._write_role(name, role, key)
             self._publish(meta, version=1, now=now)
 
-    def add_release(self, manifest: ReleaseManifest, *, beside: Mapping[str, bytes] = NOTHING_BESIDE) -> TargetInfo:
+    def add_release(
+        self,
+        manifest: ReleaseManifest,
+        *,
+        beside: Mapping[str, bytes] = NOTHING_BESIDE,
+        ready: Callable[[], None] = lambda: None,
+    ) -> TargetInfo:
         """Sign and publish a manifest; its blobs must be in the depot already. Doing it twice does nothing.
 
-        `beside` are further small files of this release, by target path, that are signed in the same step.
+        `beside` are further small files of this release, by target path, that are signed in the same step. `ready` is
+        called under the lock under which alone blobs are collected, and raises if one of them is gone.
 
         Raises `AlreadyThere` if another manifest was signed under this name: releases never change.
         """
@@ -120,13 +127,15 @@ class ImageRepository:
             raise BadInput(
                 f"the manifest has {len(data)} bytes", fix=f"at most {ReleaseManifest.BYTES_MAX} are allowed"
             )
-        return self.add_targets({manifest.path: data, **beside})[0]
+        return self.add_targets({manifest.path: data, **beside}, ready=ready)[0]
 
     def add_target(self, path: str, data: bytes) -> TargetInfo:
         """Sign and publish a small file as `<family>/<version>/<name>`; see `add_targets`."""
         return self.add_targets({path: data})[0]
 
-    def add_targets(self, files: Mapping[str, bytes]) -> tuple[TargetInfo, ...]:
+    def add_targets(
+        self, files: Mapping[str, bytes], *, ready: Callable[[], None] = lambda: None
+    ) -> tuple[TargetInfo, ...]:
         """Sign and publish small files of one release, all in one step. Doing it twice does nothing.
 
         Paths are `<family>/<version>/<name>`. Raises `AlreadyThere` if one of them was signed with other contents:
@@ -138,6 +147,7 @@ class ImageRepository:
             raise BadInput("files of one release are signed together, and of no other", fix="sign each release alone")
         release = releases.pop()
         with self._lock():
+            ready()
             role = self._family(release)
             for target in targets:
                 there = role.targets.get(target.path)

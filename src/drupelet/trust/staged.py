@@ -129,6 +129,33 @@ class Staged:
             found = self._updater.get_targetinfo(path)
         return TargetInfo.of_target(found) if found is not None else None
 
+    def every_target(self) -> tuple[TargetInfo, ...]:
+        """Return all the repository vouches for: the top level's targets and those of every role delegated to."""
+        found: list[TargetInfo] = []
+        waiting: list[tuple[str, str]] = [(Targets.type, Root.type)]
+        seen: set[str] = set()
+        with self._said_plainly():
+            while waiting:
+                name, parent = waiting.pop(0)
+                if name in seen:
+                    continue
+                seen.add(name)
+                if len(seen) > LIMITS.max_delegations + 1:
+                    raise NotTrusted("too many delegations", reason=Reason.BAD_METADATA, where=self._where)
+                role = self._updater._load_targets(name, parent)
+                for target in role.targets.values():
+                    info = TargetInfo.of_target(target)
+                    if info is None:
+                        raise NotTrusted(
+                            f"{target.path[:100]!r} is signed without a SHA-256",
+                            reason=Reason.BAD_METADATA,
+                            where=self._where,
+                        )
+                    found.append(info)
+                if role.delegations is not None and role.delegations.roles is not None:
+                    waiting += [(below, name) for below in role.delegations.roles]
+        return tuple(found)
+
     @property
     def root(self) -> Root:
         """The verified root."""
