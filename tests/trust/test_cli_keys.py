@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from drupelet.cli.main import main
+from drupelet.durable import PosixDisk
+from drupelet.trust import ImageRepository, KeyRing
 from tests.fakes.trust_world import PASSPHRASE
 
 
@@ -70,3 +74,68 @@ def test_a_short_passphrase_is_refused_and_not_shown(
 def test_showing_what_is_no_key_ring(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("keys", "show", str(tmp_path)) == 4
     assert "drupelet keys init" in capsys.readouterr().err
+
+
+def test_a_release_key_is_replaced_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys, depot = tmp_path / "keys", tmp_path / "depot"
+    assert run("keys", "init", str(keys), "--family", "kiosk") == 0
+    ring = KeyRing(PosixDisk(), keys, passphrase=lambda: PASSPHRASE)
+    ImageRepository(PosixDisk(), depot, ring, lambda: datetime.now(UTC)).create()
+    capsys.readouterr()
+    rotate = ["keys", "rotate", str(keys), "--depot", str(depot)]
+    assert run(*rotate, "--add", "kiosk", "--revoke", "image-family-kiosk", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out) == {"director_root": None, "image": ["targets", "kiosk"]}
+    assert run(*rotate) == 0
+    assert "nothing to do" in capsys.readouterr().err
+    assert run("keys", "show", str(keys)) == 0
+    assert "revoked" in capsys.readouterr().out
+    assert run(*rotate, "--add-family", "runtime") == 0
+    assert "signed anew: targets, runtime" in capsys.readouterr().err
+
+
+def test_two_people_sign_as_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys, depot, other = tmp_path / "keys", tmp_path / "depot", tmp_path / "other"
+    two = ["--family", "kiosk", "--family-keys", "2", "--family-threshold", "2"]
+    assert run("keys", "init", str(keys), *two) == 0
+    shutil.copytree(keys, other)
+    (keys / "private" / "image-family-kiosk-2.pem").unlink()
+    renew = ["depot", "renew", str(depot), "--keys", str(keys), "--everything"]
+    ring = KeyRing(PosixDisk(), other, passphrase=lambda: PASSPHRASE)
+    ImageRepository(PosixDisk(), depot, ring, lambda: datetime.now(UTC)).create()
+    capsys.readouterr()
+    assert run(*renew) == 3
+    said = capsys.readouterr().err
+    assert "targets" not in said
+    assert "missing 1 of: image-family-kiosk-2" in said
+    pending = keys / "pending" / "kiosk.json"
+    sign = ["keys", "sign", str(pending), "--keys", str(other)]
+    assert run(*sign) == 2
+    assert "give --yes" in capsys.readouterr().err
+    assert run(*sign, "--yes", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["signed"] == ["image-family-kiosk-2"]
+    assert run(*renew) == 0
+
+
+@pytest.mark.parametrize(
+    ("wishes", "code", "words"),
+    [
+        (("--threshold", "kiosk"), 2, "is not ROLE=N"),
+        (("--threshold", "kiosk=9"), 2, "add keys first"),
+        (("--add", "robot"), 2, "it has"),
+        (("--add", "kiosk=usb:stick"), 2, "known places"),
+        (("--add", "kiosk", "--scheme", "rot13"), 2, "ed25519"),
+        (("--revoke", "nobody"), 4, "no key 'nobody'"),
+        (("--revoke", "image-targets"), 2, "add another first"),
+        (("--drop-family", "kiosk"), 2, "not one of several"),
+    ],
+)
+def test_wishes_that_make_no_sense_change_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], wishes: tuple[str, ...], code: int, words: str
+) -> None:
+    keys = tmp_path / "keys"
+    assert run("keys", "init", str(keys), "--family", "kiosk") == 0
+    before = (keys / "keyring.json").read_bytes()
+    capsys.readouterr()
+    assert run("keys", "rotate", str(keys), *wishes) == code
+    assert words in capsys.readouterr().err
+    assert (keys / "keyring.json").read_bytes() == before

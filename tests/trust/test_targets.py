@@ -15,7 +15,7 @@ NOTE = "kiosk/1.1/note.json"
 
 
 def test_a_file_beside_a_manifest_is_vouched_for_with_it(world: TrustWorld) -> None:
-    world.images.add_release(a_manifest("1.1"), beside={NOTE: b"a note"})
+    world.images.add_release(a_manifest("1.1"), beside=lambda: {NOTE: b"a note"})
     images = world.device().images
     assert images.target(NOTE, bytes_max=100)[1] == b"a note"
     assert images.release(ReleaseId.parse("kiosk/1.1")).manifest == a_manifest("1.1")
@@ -32,7 +32,7 @@ def test_a_family_may_hold_no_manifest_at_all(world: TrustWorld) -> None:
 
 
 def test_revoking_a_release_takes_its_files_along(world: TrustWorld) -> None:
-    world.images.add_release(a_manifest("1.1"), beside={NOTE: b"a note"})
+    world.images.add_release(a_manifest("1.1"), beside=lambda: {NOTE: b"a note"})
     world.images.add_target("kiosk/1.10/note.json", b"of another release")
     world.images.revoke(ReleaseId.parse("kiosk/1.1"))
     images = world.device().images
@@ -57,7 +57,7 @@ def test_paths_that_are_none_are_refused(world: TrustWorld, path: str) -> None:
 
 def test_files_of_two_releases_are_not_signed_together(world: TrustWorld) -> None:
     with pytest.raises(BadInput, match="of one release"):
-        world.images.add_release(a_manifest("1.1"), beside={"kiosk/1.2/note.json": b""})
+        world.images.add_release(a_manifest("1.1"), beside=lambda: {"kiosk/1.2/note.json": b""})
     with pytest.raises(NotFound, match="do not sign robot"):
         world.images.add_target("robot/1.1/note.json", b"")
 

@@ -11,8 +11,13 @@ from typing import Annotated
 
 import typer
 
+from drupelet.durable import PosixDisk
 from drupelet.trust.errors import WrongPassphrase
+from drupelet.trust.keys import KeyRing
 from drupelet.trust.passphrase import VARIABLE, passphrase_from
+from drupelet.trust.signers.port import no_pin
+
+PIN_VARIABLE = "DRUPELET_PIN"
 
 PassphraseFile = Annotated[
     Path | None,
@@ -22,6 +27,26 @@ PassphraseFile = Annotated[
         show_default=False,
     ),
 ]
+
+
+def open_ring(folder: Path, passphrase_file: Path | None) -> KeyRing:
+    """Open a key ring whose keys may be files, tokens or key services. Asks for secrets when a key is opened."""
+    return KeyRing(
+        PosixDisk(),
+        folder.absolute(),
+        passphrase=passphrase(passphrase_file),
+        pin=pin,
+        environment=os.environ,
+    )
+
+
+def pin(token: str) -> str:
+    """Return a token's PIN: from the environment, or from the person at the terminal."""
+    if PIN_VARIABLE in os.environ:
+        return os.environ[PIN_VARIABLE]
+    if sys.stdin.isatty():
+        return getpass.getpass(f"PIN of the token {token}: ")
+    return no_pin(token)
 
 
 def passphrase(file: Path | None, *, twice: bool = False) -> Callable[[], str]:

@@ -4,21 +4,27 @@ Untrusted (core)
 `- NotTrusted          metadata, an order or a manifest is not what the right keys signed; `.reason` says how
 Unavailable (core)
 |- RepositoryMissing   the repository answers, and lacks a file every repository has
+|- SignerUnavailable   a token is not plugged in, or a key service does not answer
 `- StagingFailed       the temporary folder for metadata cannot be written
 NotAllowed (core)
 |- KeyFileUnsafe       others may read the key file
-`- WrongPassphrase     the passphrase does not open the key
+|- WrongPassphrase     the passphrase does not open the key
+|- WrongPin            the token does not take the PIN
+`- SignaturesMissing   fewer keys have signed than the role's threshold asks for; `.missing` says whose are missing
 BadInput (core)
-|- BadKeyFile          not an encrypted Ed25519 key, or not the key the root names
+|- BadKeyFile          not an encrypted private key, or not the key the ring or the root names
 `- WeakPassphrase      too short to protect a key file that is copied
 NotFound (core)
 `- NoKey               this key ring does not hold the key
 Conflict (core)
 |- AlreadyThere        keys, a repository or a release of that name exist
+|- OtherPending        another change waits for signatures
 `- ClockUnlikely       the signer's clock contradicts what it signed before
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from drupelet.core.errors import BadInput, Conflict, NotAllowed, NotFound, Unavailable, Untrusted
 from drupelet.core.states import Reason
@@ -38,6 +44,10 @@ class RepositoryMissing(Unavailable):
     reason = Reason.SERVER_UNREACHABLE
 
 
+class SignerUnavailable(Unavailable):
+    """A token is not plugged in, a key service does not answer, or its library is not installed."""
+
+
 class StagingFailed(Unavailable):
     """The temporary folder for metadata cannot be written."""
 
@@ -52,8 +62,20 @@ class WrongPassphrase(NotAllowed):
     """The passphrase does not open the key."""
 
 
+class WrongPin(NotAllowed):
+    """The token does not take the PIN."""
+
+
+class SignaturesMissing(NotAllowed):
+    """Fewer keys have signed than the threshold asks for. What was signed so far is kept, and nothing is published."""
+
+    def __init__(self, what: str, *, missing: Sequence[str], where: str = "", fix: str = "") -> None:
+        super().__init__(what, where=where, fix=fix)
+        self.missing = tuple(missing)
+
+
 class BadKeyFile(BadInput):
-    """Not an encrypted Ed25519 key, or not the key the root names."""
+    """Not an encrypted private key, or not the key the ring or the root names."""
 
 
 class WeakPassphrase(BadInput):
@@ -66,6 +88,10 @@ class NoKey(NotFound):
 
 class AlreadyThere(Conflict):
     """Keys, a repository or a release of that name exist."""
+
+
+class OtherPending(Conflict):
+    """Another change of the same role waits for signatures."""
 
 
 class ClockUnlikely(Conflict):

@@ -1,116 +1,103 @@
-"""Signing keys: Ed25519, one encrypted PKCS#8 PEM file each, readable by their owner alone.
+"""A key ring: the public halves of all keys in one folder, and as many private halves as belong on this machine.
 
     FOLDER/
-      keyring.json              public: which key is which role's, thresholds, families
+      keyring.json              public: which key is which role's, where it is, thresholds, families
       image-root.json           public: the image repository's root; every device and the fleet server get it
       director-root.json        public: the director's root; every device and the fleet server get it
+      pending/                  public: metadata that waits for more signatures
       private/
         image-root-1.pem ...    offline, a threshold of them; carry each away on a medium of its own
         image-targets.pem       offline: delegates to families
         image-family-kiosk.pem  who signs releases of kiosk: an engineer, or CI
         image-snapshot.pem      beside the family key
         image-timestamp.pem     where the timestamp is renewed, never on the fleet server
+        model-kiosk.pem         beside the family key: OpenSSF model signatures
         director-root-1.pem ... offline
         director-online.pem     the fleet server's only key
 
-A passphrase is asked for when the first key is opened, and kept in memory only. No `repr` shows key material.
+A passphrase is asked for when the first key file is opened, and kept in memory only. No `repr` shows key material.
 """
 
 from __future__ import annotations
 
-import os
-import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from types import MappingProxyType
+from typing import Literal
 
-import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    PrivateFormat,
-    load_pem_private_key,
-)
-from msgspec import Meta
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
-from tuf.api.metadata import Root
+from tuf.api.metadata import Metadata, Root
 
 from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.names import Family
-from drupelet.core.names import family as family_name
 from drupelet.durable import Disk
-from drupelet.trust.clock import whole_second
-from drupelet.trust.errors import AlreadyThere, BadKeyFile, KeyFileUnsafe, NoKey, WeakPassphrase, WrongPassphrase
-from drupelet.trust.roles import TOP_LEVEL_ROLES, our_field, sign
-from drupelet.wire.codec import Message, decode, encode_canonical
-from drupelet.wire.fields import NameText
+from drupelet.trust.errors import AlreadyThere, NoKey, WeakPassphrase
+from drupelet.trust.ring import (
+    ROLE_KEYS_MAX,
+    KeyInfo,
+    KeyRingInfo,
+    Repository,
+    families_of,
+    new_name,
+    read_ring,
+    role_family,
+)
+from drupelet.trust.roles import sign
+from drupelet.trust.roots import root_of
+from drupelet.trust.signers import Around, KeyState, kind_of
+from drupelet.trust.signers.file import PrivateKey, make_private, read_secret, read_signer, sealed
+from drupelet.trust.signers.port import no_pin
+from drupelet.wire.codec import encode_canonical
 
 PASSPHRASE_CHARACTERS_MIN = 12
 """The key file's own stretching (PBKDF2) is weak against a stolen file; length is what protects it."""
-KEY_FILE_BYTES_MAX = 16 * 1024
-ROOT_KEYS_MAX = 16
 ROOT_LIFETIME = timedelta(days=5 * 365)
-_ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
-_OTHERS = stat.S_IRWXG | stat.S_IRWXO
+RING_FILE = "keyring.json"
+REPOSITORIES: tuple[Literal["image", "director"], ...] = ("image", "director")
+MODEL_SCHEME = "ecdsa-sha2-nistp256"
+"""What the OpenSSF model signature knows: ECDSA on a NIST curve."""
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
-
-class KeyState(Enum):
-    """Where a private key is, as far as can be told without opening it."""
-
-    HERE = "here"
-    AWAY = "away"
-    UNSAFE = "unsafe"
-
-
-class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A key's public half and what it is for."""
-
-    name: NameText
-    repository: Literal["image", "director"]
-    roles: tuple[NameText, ...]
-    keyid: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-    public: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-
-
-class KeyRingInfo(Message, frozen=True, kw_only=True):
-    """`keyring.json`: everything about a key ring that is public."""
-
-    FORMAT: ClassVar[str] = "drupelet.keyring/1"
-    BYTES_MAX: ClassVar[int] = 64 * 1024
-
-    format: str = "drupelet.keyring/1"
-    families: Annotated[tuple[NameText, ...], Meta(min_length=1, max_length=32)]
-    root_threshold: Annotated[int, Meta(ge=1, le=ROOT_KEYS_MAX)]
-    keys: Annotated[tuple[KeyInfo, ...], Meta(max_length=128)]
+__all__ = ["KeyRing", "KeyState", "read_secret", "read_signer", "role_family"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class MadeKey:
+    """A key that was just made, with its private half."""
+
     info: KeyInfo
-    private: Ed25519PrivateKey
+    private: PrivateKey
 
     @property
-    def signer(self) -> CryptoSigner:
-        return CryptoSigner(self.private)
+    def signer(self) -> Signer:
+        """What signs with it."""
+        return CryptoSigner(self.private, self.info.key)
 
     def __repr__(self) -> str:
-        return f"_Made({self.info.name})"
+        return f"MadeKey({self.info.name})"
 
 
 class KeyRing:
     """The keys below one folder. Private keys that were carried away are missed only when they are needed."""
 
-    def __init__(self, disk: Disk, folder: Path, *, passphrase: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        folder: Path,
+        *,
+        passphrase: Callable[[], str],
+        pin: Callable[[str], str] = no_pin,
+        environment: Mapping[str, str] = _NOTHING,
+    ) -> None:
         self._disk = disk
         self._folder = folder
         self._ask = passphrase
         self._passphrase: str | None = None
         self._open: dict[str, Signer] = {}
-        self.info = decode(KeyRingInfo, self._read("keyring.json"), where=str(folder / "keyring.json"))
+        self._around = Around(folder / "private", self._remembered, _asked_once(pin), environment)
+        self.info = read_ring(self._read(RING_FILE), where=str(folder / RING_FILE))
 
     def __repr__(self) -> str:
         return f"KeyRing({str(self._folder)!r})"
@@ -126,42 +113,56 @@ class KeyRing:
         now: datetime,
         root_keys: int = 3,
         threshold: int = 2,
+        family_keys: int = 1,
+        family_threshold: int = 1,
         root_lifetime: timedelta = ROOT_LIFETIME,
     ) -> KeyRing:
         """Make all keys and both roots. `keyring.json` is written last: without it there is no key ring."""
-        names = tuple(role_family(name) for name in families)
-        if not 1 <= threshold <= root_keys <= ROOT_KEYS_MAX:
-            raise BadInput(
-                f"a threshold of {threshold} of {root_keys} root keys makes no sense",
-                fix=f"1 <= threshold <= root keys <= {ROOT_KEYS_MAX}",
-            )
-        if not names or len(set(names)) != len(names):
-            raise BadInput("name each family once, and at least one", fix="for example --family kiosk")
+        names = families_of(families)
+        _sensible(threshold, root_keys, "root")
+        _sensible(family_threshold, family_keys, "family")
         if disk.names(folder):
             raise AlreadyThere("this folder is not empty", where=str(folder), fix="give a new folder")
-        secret = passphrase()
-        if len(secret) < PASSPHRASE_CHARACTERS_MIN:
-            raise WeakPassphrase(
-                f"the passphrase has {len(secret)} characters", fix=f"use at least {PASSPHRASE_CHARACTERS_MIN}"
-            )
-        made = [_make(*wanted) for wanted in _wanted(names, root_keys)]
+        secret = strong(passphrase())
+        made = [make_key(*one) for one in wanted_keys(names, root_keys=root_keys, family_keys=family_keys)]
         for key in made:
-            disk.replace(folder / "private" / f"{key.info.name}.pem", _sealed(key.private, secret), mode=0o600)
-        expires = now + root_lifetime
-        image = _root([key for key in made if key.info.repository == "image"], threshold, now=now, expires=expires)
-        director = _root(
-            [key for key in made if key.info.repository == "director"], threshold, now=now, expires=expires
+            disk.replace(folder / "private" / f"{key.info.name}.pem", sealed(key.private, secret), mode=0o600)
+        info = KeyRingInfo(
+            families=names,
+            thresholds=first_thresholds(names, root=threshold, family=family_threshold),
+            keys=tuple(key.info for key in made),
         )
-        disk.replace(folder / "image-root.json", image, mode=0o644)
-        disk.replace(folder / "director-root.json", director, mode=0o644)
-        info = KeyRingInfo(families=names, root_threshold=threshold, keys=tuple(key.info for key in made))
-        disk.replace(folder / "keyring.json", encode_canonical(info), mode=0o644)
+        for repository in REPOSITORIES:
+            signers = [key.signer for key in made if key.info.signs(f"{repository}/root")]
+            root = root_of(info, repository, version=1, now=now, expires=now + root_lifetime)
+            disk.replace(folder / f"{repository}-root.json", sign(root, signers), mode=0o644)
+        disk.replace(folder / RING_FILE, encode_canonical(info), mode=0o644)
         return cls(disk, folder, passphrase=passphrase)
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self._folder
 
     @property
     def image_root(self) -> bytes:
         """The image repository's root, public."""
         return self._read("image-root.json")
+
+    @property
+    def image_roots(self) -> dict[int, bytes]:
+        """Every root of the image repository that this ring has kept, by version."""
+        return self._roots("image")
+
+    @property
+    def director_roots(self) -> dict[int, bytes]:
+        """Every root of the director that this ring has kept, by version: what the fleet server is given."""
+        return self._roots("director")
+
+    def _roots(self, repository: Literal["image", "director"]) -> dict[int, bytes]:
+        names = self._disk.names(self._folder)
+        found = [self._read(name) for name in names if name.startswith(f"{repository}-root") and name.endswith(".json")]
+        return {Metadata[Root].from_bytes(data).signed.version: data for data in found}
 
     @property
     def director_root(self) -> bytes:
@@ -175,11 +176,7 @@ class KeyRing:
 
     def public(self, name: str) -> SSlibKey:
         """Return a key's public half; raises `NoKey`."""
-        for key in self.info.keys:
-            if key.name == name:
-                return SSlibKey(key.keyid, "ed25519", "ed25519", {"public": key.public})
-        there = ", ".join(key.name for key in self.info.keys)
-        raise NoKey(f"this key ring has no key {name!r}", where=str(self._folder), fix=f"it has {there}")
+        return self.info.named(name).key
 
     def _read(self, name: str) -> bytes:
         try:
@@ -190,143 +187,157 @@ class KeyRing:
             ) from error
 
     def state(self, name: str) -> KeyState:
-        """Return whether the private key lies here, and whether only its owner may read it."""
-        try:
-            _read_private(self._private(name))
-        except NoKey:
-            return KeyState.AWAY
-        except (KeyFileUnsafe, BadKeyFile):
-            return KeyState.UNSAFE
-        return KeyState.HERE
-
-    def _private(self, name: str) -> Path:
-        return self._folder / "private" / f"{name}.pem"
+        """Return where the private key is, and whether only its owner may read it."""
+        key = self.info.named(name)
+        return kind_of(key.place).state(key, self._around)
 
     def signer(self, name: str) -> Signer:
-        """Open a private key. Raises `NoKey`, `KeyFileUnsafe`, `WrongPassphrase` or `BadKeyFile`."""
+        """Open a private key. Raises `NoKey`, `KeyFileUnsafe`, `WrongPassphrase`, `BadKeyFile`, `SignerUnavailable`."""
         if name not in self._open:
-            public = self.public(name)
-            if self._passphrase is None:
-                self._passphrase = self._ask()
-            path = self._private(name)
-            signer = read_signer(path, passphrase=self._passphrase)
-            if signer.public_key.keyid != public.keyid:
-                raise BadKeyFile(f"this is not the key that the key ring calls {name}", where=str(path))
-            self._open[name] = signer
+            key = self.info.named(name)
+            self._open[name] = kind_of(key.place).open(key, self._around)
         return self._open[name]
 
+    def holds(self, keyid: str) -> bool:
+        """Whether this machine can be expected to sign with the key: it is not a file that was carried away."""
+        return any(key.keyid == keyid and self.state(key.name) is not KeyState.AWAY for key in self.info.keys)
 
-def role_family(text: str) -> Family:
-    """Parse a family that may name a TUF role."""
-    name = family_name(text)
-    if name in TOP_LEVEL_ROLES:
-        raise BadInput(f"{name!r} is the name of a TUF role", fix="call the family something else")
-    return name
-
-
-def read_signer(path: Path, *, passphrase: str) -> Signer:
-    """Open one private key file. Raises `NoKey`, `KeyFileUnsafe`, `WrongPassphrase` or `BadKeyFile`."""
-    data = _read_private(path)
-    if _ENCRYPTED not in data:
-        raise BadKeyFile(
-            "not an encrypted private key (PKCS#8 PEM)",
-            where=str(path),
-            fix="encrypt it: openssl pkcs8 -topk8 -v2 aes-256-cbc",
-        )
-    try:
-        key = load_pem_private_key(data, password=_bytes_of(passphrase))
-    except (ValueError, TypeError) as error:
-        # The cause may quote what it could not parse: leave it out.
-        raise WrongPassphrase(
-            "the passphrase does not open this key, or the file is damaged",
-            where=str(path),
-            fix="check DRUPELET_PASSPHRASE or the passphrase file",
-        ) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise BadKeyFile("not an Ed25519 key", where=str(path), fix="make keys with: drupelet keys init")
-    return CryptoSigner(key)
-
-
-def read_secret(path: Path) -> str:
-    """Return the text of a file that only its owner may read; raises as `read_signer` does."""
-    try:
-        return _read_private(path).decode()
-    except UnicodeDecodeError as error:
-        raise BadKeyFile("not UTF-8 text", where=str(path)) from error
-
-
-def _read_private(path: Path) -> bytes:
-    """Return a private file's bytes if nobody but its owner can read it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError as error:
-        raise NoKey(
-            "the private key is not here", where=str(path), fix="bring the medium it was carried away on"
-        ) from error
-    except OSError as error:
-        raise KeyFileUnsafe(f"cannot read the private key: {os.strerror(error.errno or 0)}", where=str(path)) from error
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            raise BadKeyFile("not a regular file", where=str(path))
-        if mode & _OTHERS:
-            raise KeyFileUnsafe(
-                f"mode {stat.S_IMODE(mode):04o} lets others read this secret",
-                where=str(path),
-                fix=f"run: chmod 600 {path}",
+    def here(self, role: str) -> KeyInfo:
+        """Return the first key of a `repository/role` that this machine can sign with; raises `NoKey`."""
+        keys = self.info.of(role)
+        for key in keys:
+            if self.holds(key.keyid):
+                return key
+        if not keys:
+            raise NoKey(
+                f"this key ring has no key for {role}", where=str(self._folder), fix="add one: keys rotate --add"
             )
-        data = file.read(KEY_FILE_BYTES_MAX + 1)
-    if len(data) > KEY_FILE_BYTES_MAX:
-        raise BadKeyFile(f"larger than {KEY_FILE_BYTES_MAX} bytes", where=str(path))
-    return data
+        raise NoKey(
+            f"no private key of {role} is here",
+            where=str(self._folder),
+            fix=f"bring one of {', '.join(key.name for key in keys)}",
+        )
+
+    def signer_of(self, keyid: str) -> Signer:
+        """Open the private key of that id; raises as `signer` does."""
+        for key in self.info.keys:
+            if key.keyid == keyid:
+                return self.signer(key.name)
+        raise NoKey(f"this key ring has no key {keyid[:16]}", where=str(self._folder))
+
+    def make(self, repository: Repository, role: str, *, name: str = "", scheme: str = "ed25519") -> KeyInfo:
+        """Make one more key file for a role and return its public half; the ring lists it once `change` says so."""
+        chosen = name or new_name(self.info, f"{repository}/{role}")
+        path = self._folder / "private" / f"{chosen}.pem"
+        if self._disk.exists(path):
+            raise AlreadyThere("a key file of that name lies here", where=str(path), fix="give another name")
+        made = make_key(chosen, repository, (role,), scheme)
+        self._disk.replace(path, sealed(made.private, strong(self._remembered())), mode=0o600)
+        return made.info
+
+    def take(self, repository: Repository, role: str, *, place: str, name: str = "") -> KeyInfo:
+        """Return the public half of a key that a token or a key service has; see `make`."""
+        key = kind_of(place).public(place, self._around)
+        return KeyInfo(
+            name=name or new_name(self.info, f"{repository}/{role}"),
+            repository=repository,
+            roles=(role,),
+            keyid=key.keyid,
+            keytype=key.keytype,
+            scheme=key.scheme,
+            public=str(key.keyval["public"]),
+            place=place,
+        )
+
+    def change(self, info: KeyRingInfo) -> None:
+        """Durably make `info` what this ring asks for."""
+        self._disk.replace(self._folder / RING_FILE, encode_canonical(info), mode=0o644)
+        self.info = info
+        self._open.clear()
+
+    def keep_root(self, repository: Literal["image", "director"], data: bytes, *, version: int) -> None:
+        """Make a new root the one this ring hands out; the one before stays beside it as `<name>-<version>.json`."""
+        path = self._folder / f"{repository}-root.json"
+        before = self._folder / f"{repository}-root-{version - 1}.json"
+        if not self._disk.exists(before):
+            self._disk.replace(before, self._read(path.name), mode=0o644)
+        self._disk.replace(path, data, mode=0o644)
+
+    def _remembered(self) -> str:
+        if self._passphrase is None:
+            self._passphrase = self._ask()
+        return self._passphrase
 
 
-def _wanted(families: Sequence[str], root_keys: int) -> list[tuple[str, Literal["image", "director"], tuple[str, ...]]]:
-    """Return name, repository and roles of every key to make."""
-    wanted: list[tuple[str, Literal["image", "director"], tuple[str, ...]]] = []
+def _asked_once(ask: Callable[[str], str]) -> Callable[[str], str]:
+    """Return `ask`, asking for each token's PIN once."""
+    known: dict[str, str] = {}
+
+    def pin(token: str) -> str:
+        if token not in known:
+            known[token] = ask(token)
+        return known[token]
+
+    return pin
+
+
+def strong(passphrase: str) -> str:
+    """Return the passphrase if it may protect a key file; raises `WeakPassphrase`."""
+    if len(passphrase) < PASSPHRASE_CHARACTERS_MIN:
+        raise WeakPassphrase(
+            f"the passphrase has {len(passphrase)} characters", fix=f"use at least {PASSPHRASE_CHARACTERS_MIN}"
+        )
+    return passphrase
+
+
+def _sensible(threshold: int, keys: int, what: str) -> None:
+    if not 1 <= threshold <= keys <= ROLE_KEYS_MAX:
+        raise BadInput(
+            f"a threshold of {threshold} of {keys} {what} keys makes no sense",
+            fix=f"1 <= threshold <= {what} keys <= {ROLE_KEYS_MAX}",
+        )
+
+
+Wanted = tuple[str, Repository, tuple[str, ...], str]
+
+
+def wanted_keys(families: Sequence[str], *, root_keys: int, family_keys: int) -> list[Wanted]:
+    """Return name, repository, roles and scheme of every key of a new ring."""
+    wanted: list[Wanted] = []
     for number in range(1, root_keys + 1):
-        wanted.append((f"image-root-{number}", "image", ("root",)))
-        wanted.append((f"director-root-{number}", "director", ("root",)))
-    wanted += [(f"image-{role}", "image", (role,)) for role in ("targets", "snapshot", "timestamp")]
-    wanted += [(family_key(name), "image", (name,)) for name in families]
-    wanted.append(("director-online", "director", ("targets", "snapshot", "timestamp")))
+        wanted.append((f"image-root-{number}", "image", ("root",), "ed25519"))
+        wanted.append((f"director-root-{number}", "director", ("root",), "ed25519"))
+    wanted += [(f"image-{role}", "image", (role,), "ed25519") for role in ("targets", "snapshot", "timestamp")]
+    for family in families:
+        names = [f"{family_key(family)}-{n}" for n in range(1, family_keys + 1)]
+        wanted += [
+            (name, "image", (family,), "ed25519") for name in (names if family_keys > 1 else [family_key(family)])
+        ]
+        wanted.append((f"model-{family}", "model", (family,), MODEL_SCHEME))
+    wanted.append(("director-online", "director", ("targets", "snapshot", "timestamp"), "ed25519"))
     return wanted
 
 
+def first_thresholds(families: Sequence[str], *, root: int, family: int) -> dict[str, int]:
+    """Return the thresholds of a new ring."""
+    return {"image/root": root, "director/root": root, **{f"image/{name}": family for name in families}}
+
+
 def family_key(family: str) -> str:
-    """Return the name of a family's key."""
+    """Return the name of a family's only key."""
     return f"image-family-{family}"
 
 
-def _make(name: str, repository: Literal["image", "director"], roles: tuple[str, ...]) -> _Made:
-    private = Ed25519PrivateKey.generate()
-    public = SSlibKey.from_crypto(private.public_key())
+def make_key(name: str, repository: Repository, roles: tuple[str, ...], scheme: str) -> MadeKey:
+    """Make a key pair."""
+    private, public = make_private(scheme)
     info = KeyInfo(
-        name=name, repository=repository, roles=roles, keyid=public.keyid, public=str(public.keyval["public"])
+        name=name,
+        repository=repository,
+        roles=roles,
+        keyid=public.keyid,
+        keytype=public.keytype,
+        scheme=public.scheme,
+        public=str(public.keyval["public"]),
     )
-    return _Made(info, private)
-
-
-def _bytes_of(passphrase: str) -> bytes:
-    """Return the passphrase as bytes; one from the environment may hold bytes that are not UTF-8."""
-    return passphrase.encode("utf-8", "surrogateescape")
-
-
-def _sealed(private: Ed25519PrivateKey, passphrase: str) -> bytes:
-    return private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(_bytes_of(passphrase)))
-
-
-def _root(keys: Sequence[_Made], threshold: int, *, now: datetime, expires: datetime) -> bytes:
-    """Return the first root of a repository, signed by all its root keys."""
-    root = Root(
-        version=1,
-        expires=whole_second(expires),
-        consistent_snapshot=True,
-        unrecognized_fields=our_field(now=now),
-    )
-    for key in keys:
-        for role in key.info.roles:
-            if role in TOP_LEVEL_ROLES:
-                root.add_key(key.signer.public_key, role)
-    root.roles[Root.type].threshold = threshold
-    return sign(root, [key.signer for key in keys if "root" in key.info.roles])
+    return MadeKey(info, private)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from drupelet.trust.errors import WrongPassphrase
-from drupelet.trust.keys import read_secret
+from drupelet.trust.signers.file import read_secret
 
 VARIABLE = "DRUPELET_PASSPHRASE"
 

@@ -3,71 +3,34 @@
     metadata/1.root.json  timestamp.json  4.snapshot.json  1.targets.json  3.kiosk.json
     targets/kiosk/1.2/<sha256>.manifest.json
 
-Files are written in the order in which their names become reachable: manifest, family, snapshot, timestamp. A reader
-who comes in between, or a publisher that dies in between, finds the old state, whole.
+A file of a release is written first, then the metadata that name it (see `books.py`). Where a role needs signatures of
+keys that are not here, nothing is published and what was signed is kept (see `pending.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, TypeVar
 
-from securesystemslib.exceptions import UnverifiedSignatureError
-from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import (
-    DelegatedRole,
-    Delegations,
-    Metadata,
-    MetaFile,
-    Root,
-    Snapshot,
-    TargetFile,
-    Targets,
-    Timestamp,
-)
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.names import ReleaseId
-from drupelet.core.states import Reason
 from drupelet.durable import Disk
+from drupelet.trust.books import CLOCK_STEP_MAX, PUBLIC, Books, Lifetimes, State
 from drupelet.trust.clock import whole_second
-from drupelet.trust.errors import AlreadyThere, ClockUnlikely, NotTrusted
-from drupelet.trust.keys import KeyRing, family_key
-from drupelet.trust.roles import (
-    TargetInfo,
-    make_snapshot,
-    make_targets,
-    make_timestamp,
-    meta_of,
-    our_field,
-    sign,
-    signed_at,
-)
-from drupelet.trust.staged import LIMITS
+from drupelet.trust.errors import AlreadyThere
+from drupelet.trust.keys import KeyRing
+from drupelet.trust.pending import Authority, Pending
+from drupelet.trust.roles import TargetInfo, make_targets, our_field
+from drupelet.trust.roots import delegations_of, root_of, same_delegations, same_trust
 from drupelet.wire.codec import encode_canonical
 from drupelet.wire.manifest import MANIFEST_NAME, ReleaseManifest, release_of_path, release_of_target
 
-CLOCK_STEP_MAX = timedelta(days=400)
-"""A signer whose clock is this far past its last signature is asked whether it means it."""
-PUBLIC = 0o644
-NOTHING_BESIDE: Mapping[str, bytes] = MappingProxyType({})
+__all__ = ["CLOCK_STEP_MAX", "ImageRepository", "Lifetimes"]
 
-
-@dataclass(frozen=True, slots=True)
-class Lifetimes:
-    """How long signatures are good for. The timestamp's bounds how long a device can be kept from news unawares."""
-
-    targets: timedelta = timedelta(days=2 * 365)
-    snapshot: timedelta = timedelta(days=180)
-    timestamp: timedelta = timedelta(days=30)
-
-
-R = TypeVar("R", Root, Timestamp, Snapshot, Targets)
+Files = Mapping[str, bytes]
 
 
 class ImageRepository:
@@ -84,41 +47,43 @@ class ImageRepository:
     ) -> None:
         self._disk = disk
         self._folder = depot_folder
-        self._metadata = depot_folder / "metadata"
         self._keys = keys
-        self._now = now
-        self._lifetimes = lifetimes or Lifetimes()
+        self._books = Books(disk, depot_folder, keys, now, lifetimes=lifetimes or Lifetimes())
 
     def create(self) -> None:
-        """Write an empty repository. Raises `AlreadyThere` if there is one."""
-        with self._lock():
-            if self._disk.exists(self._metadata / "timestamp.json"):
+        """Write an empty repository. Raises `AlreadyThere` if there is one, `SignaturesMissing` as `add_targets`."""
+        with self._books.lock():
+            if self._books.exists():
                 raise AlreadyThere(
                     "this depot has an image repository", where=str(self._folder), fix="add releases to it"
                 )
-            now = self._now()
-            root = self._keys.image_root
-            self._write(f"{Metadata[Root].from_bytes(root).signed.version}.root.json", root)
-            roles = {"targets": self._top_targets(now)}
+            root = Metadata[Root].from_bytes(self._keys.image_root).signed
+            pending = self._books.pending()
+            targets = self._role(version=1)
+            targets.delegations = delegations_of(self._keys.info)
+            files = {"targets": self._collect(pending, "targets", targets, root)}
             for family in self._keys.families:
-                roles[family] = make_targets(version=1, now=now, expires=now + self._lifetimes.targets)
-            meta: dict[str, MetaFile] = {}
-            for name, role in roles.items():
-                key = "image-targets" if name == "targets" else family_key(name)
-                meta[f"{name}.json"] = self._write_role(name, role, key)
-            self._publish(meta, version=1, now=now)
+                files[family] = self._collect(pending, family, self._role(version=1), targets)
+            pending.require()
+            self._books.publish(files, root=root, state=None, before=self._write_roots)
+            pending.finish()
+
+    def _write_roots(self) -> None:
+        for version, data in self._keys.image_roots.items():
+            self._books.write(f"{version}.root.json", data)
 
     def add_release(
         self,
         manifest: ReleaseManifest,
         *,
-        beside: Mapping[str, bytes] = NOTHING_BESIDE,
+        beside: Callable[[], Files] = dict,
         ready: Callable[[], None] = lambda: None,
     ) -> TargetInfo:
         """Sign and publish a manifest; its blobs must be in the depot already. Doing it twice does nothing.
 
-        `beside` are further small files of this release, by target path, that are signed in the same step. `ready` is
-        called under the lock under which alone blobs are collected, and raises if one of them is gone.
+        `beside` makes further small files of this release, by target path, that are signed in the same step; it is not
+        called when the manifest is signed already, or waits for more signatures with the files that it came with.
+        `ready` is called under the lock under which alone blobs are collected, and raises if one of them is gone.
 
         Raises `AlreadyThere` if another manifest was signed under this name: releases never change.
         """
@@ -127,202 +92,216 @@ class ImageRepository:
             raise BadInput(
                 f"the manifest has {len(data)} bytes", fix=f"at most {ReleaseManifest.BYTES_MAX} are allowed"
             )
-        return self.add_targets({manifest.path: data, **beside}, ready=ready)[0]
+        return self.add_targets({manifest.path: data}, beside=beside, ready=ready)[0]
 
     def add_target(self, path: str, data: bytes) -> TargetInfo:
         """Sign and publish a small file as `<family>/<version>/<name>`; see `add_targets`."""
         return self.add_targets({path: data})[0]
 
     def add_targets(
-        self, files: Mapping[str, bytes], *, ready: Callable[[], None] = lambda: None
+        self, files: Files, *, beside: Callable[[], Files] = dict, ready: Callable[[], None] = lambda: None
     ) -> tuple[TargetInfo, ...]:
         """Sign and publish small files of one release, all in one step. Doing it twice does nothing.
 
         Paths are `<family>/<version>/<name>`. Raises `AlreadyThere` if one of them was signed with other contents:
-        what is signed never changes.
+        what is signed never changes. `SignaturesMissing` if the family asks for signatures of keys that are not here;
+        then what was signed waits in the ring, and the same call, once they have signed, publishes it.
         """
+        release = _release_of(files)
         targets = [TargetInfo.of(path, data) for path, data in files.items()]
-        releases = {release_of_target(target.path) for target in targets}
-        if len(releases) != 1:
-            raise BadInput("files of one release are signed together, and of no other", fix="sign each release alone")
-        release = releases.pop()
-        with self._lock():
+        with self._books.lock():
             ready()
-            role = self._family(release)
+            state = self._load(release)
+            role = self._books.family(state, release.family)
             for target in targets:
-                there = role.targets.get(target.path)
-                if there is not None and TargetInfo.of_target(there) != target:
-                    raise AlreadyThere(
-                        f"{_called(target.path)} was signed before with other contents",
-                        where=str(self._folder),
-                        fix="give it a new version",
-                    )
-                self._disk.replace(self._folder / "targets" / target.url_path, files[target.path], mode=PUBLIC)
-            new = [target for target in targets if target.path not in role.targets]
-            if new:
-                self._replace_family(
-                    release.family, role, [*role.targets.values(), *(target.as_target() for target in new)]
-                )
+                _refuse_other(role, target, where=str(self._folder))
+            if all(target.path in role.targets for target in targets):
+                self._put(files)
+                return tuple(targets)
+            waiting = self._books.pending().waiting(release.family)
+            if waiting is not None and _holds(waiting.signed, targets):
+                self._put(files)
+                wanted = list(waiting.signed.targets.values())
+            else:
+                more = {**files, **beside()}
+                _release_of(more)
+                self._put(more)
+                new = {path: TargetInfo.of(path, data).as_target() for path, data in more.items()}
+                wanted = list({**role.targets, **new}.values())
+            self._replace_family(release.family, state, role, wanted)
         return tuple(targets)
+
+    def _put(self, files: Files) -> None:
+        for path, data in files.items():
+            name = TargetInfo.of(path, data).url_path
+            self._disk.replace(self._folder / "targets" / name, data, mode=PUBLIC)
 
     def revoke(self, release: ReleaseId) -> None:
         """Take a release out of the repository, finally: no device will install it once it has seen this."""
-        with self._lock():
-            role = self._family(release)
+        with self._books.lock():
+            state = self._load(release)
+            role = self._books.family(state, release.family)
             targets = [target for target in role.targets.values() if not target.path.startswith(f"{release.path}/")]
             if len(targets) == len(role.targets):
                 raise NotFound(f"{release} is not in the image repository", where=str(self._folder))
-            self._replace_family(release.family, role, targets)
+            self._replace_family(release.family, state, role, targets)
 
     def target(self, path: str) -> TargetInfo | None:
         """Return what is signed under this path now, if anything is."""
-        there = self._family(release_of_target(path)).targets.get(path)
+        release = release_of_target(path)
+        there = self._books.family(self._load(release), release.family).targets.get(path)
         return TargetInfo.of_target(there) if there is not None else None
 
     def refresh_timestamp(self) -> None:
         """Sign the timestamp anew, before it expires. Needs the timestamp key only."""
-        with self._lock():
-            timestamp = self._timestamp()
-            now = self._time_to_sign(timestamp)
-            self._write_timestamp(timestamp.snapshot_meta, version=timestamp.version + 1, now=now)
+        with self._books.lock():
+            self._books.restamp(self._books.load())
 
     def renew(self) -> None:
         """Sign every role but the root anew, before one of them expires. Needs all image keys but the root's."""
-        with self._lock():
-            timestamp = self._timestamp()
-            snapshot = self._snapshot(timestamp)
-            now = self._time_to_sign(timestamp)
-            meta = dict(snapshot.meta)
-            for name in ("targets", *self._keys.families):
-                role = self._role(snapshot, name)
+        with self._books.lock():
+            state = self._books.load()
+            pending = self._books.pending()
+            now = self._books.time_to_sign(state.timestamp)
+            files = {}
+            for name in ("targets", *self._delegated(state)):
+                role = state.targets if name == "targets" else self._books.family(state, name)
                 role.version += 1
-                role.expires = whole_second(now + self._lifetimes.targets)
+                role.expires = whole_second(now + self._books.lifetimes.targets)
                 role.unrecognized_fields |= our_field(now=now)
-                key = "image-targets" if name == "targets" else family_key(name)
-                meta[f"{name}.json"] = self._write_role(name, role, key)
-            self._publish(meta, version=snapshot.version + 1, now=now, timestamp_version=timestamp.version + 1)
+                files[name] = self._collect(pending, name, role, state.root if name == "targets" else state.targets)
+            pending.require()
+            self._books.publish(files, root=state.root, state=state)
+            pending.finish()
+
+    def rotate(self) -> tuple[str, ...]:
+        """Make the repository follow the ring: its root, its delegations, and what revoked keys had signed.
+
+        Returns what was signed anew, in words; nothing if the repository says what the ring says. A new root needs a
+        threshold of the old root's keys and of the new one's; raises `SignaturesMissing` until they have signed.
+        """
+        with self._books.lock():
+            state = self._books.load(rotating=True)
+            now = self._books.time_to_sign(state.timestamp)
+            pending = self._books.pending()
+            root, root_data = self._next_root(pending, state, now)
+            targets = state.targets
+            files: dict[str, bytes] = {}
+            wanted = delegations_of(self._keys.info)
+            if root_data or not same_delegations(targets.delegations, wanted):
+                targets = self._role(version=targets.version + 1)
+                targets.delegations = wanted
+                files["targets"] = self._collect(pending, "targets", targets, root)
+            for family in self._keys.families:
+                renewed = self._next_family(state, targets, family)
+                if renewed is not None:
+                    files[family] = self._collect(pending, family, renewed, targets)
+            if not files and not root_data:
+                return ()
+            pending.require()
+
+            def publish_root() -> None:
+                if root_data:
+                    self._books.write(f"{root.version}.root.json", root_data)
+                    self._keys.keep_root("image", root_data, version=root.version)
+
+            self._books.publish(files, root=root, state=state, before=publish_root)
+            pending.finish()
+            return (*((f"root {root.version}",) if root_data else ()), *files)
+
+    def _next_root(self, pending: Pending, state: State, now: datetime) -> tuple[Root, bytes]:
+        """Return the root that the ring asks for and its file; the newest one and no bytes if it asks for that."""
+        expires = state.root.expires
+        new = root_of(self._keys.info, "image", version=state.root.version + 1, now=now, expires=expires)
+        if same_trust(state.root, new):
+            return state.root, b""
+        new.expires = whole_second(now + self._books.lifetimes.root)
+        authorities = [Authority(state.root, "root"), Authority(new, "root")]
+        return new, pending.collect("image-root", new, authorities)
+
+    def _next_family(self, state: State, targets: Targets, family: str) -> Targets | None:
+        """Return what a family must sign anew: an empty role if it is new, its role if other keys sign it now."""
+        if f"{family}.json" not in state.snapshot.meta:
+            return self._role(version=1)
+        before = (state.targets.delegations and state.targets.delegations.roles) or {}
+        if family not in before:
+            version = state.snapshot.meta[f"{family}.json"].version
+            return self._role(version=version + 1)
+        role = self._books.family(state, family)
+        now = targets.get_delegated_role(family)
+        if set(before[family].keyids) <= set(now.keyids) and before[family].threshold >= now.threshold:
+            return None
+        return self._role(version=role.version + 1, targets=list(role.targets.values()))
 
     def releases(self) -> tuple[tuple[ReleaseId, TargetInfo], ...]:
         """Return the releases vouched for now, in order."""
         found = []
-        for family in self._keys.families:
-            role = self._role_of(family)
-            for target in role.targets.values():
+        state = self._books.load()
+        for family in self._delegated(state):
+            for target in self._books.family(state, family).targets.values():
                 info = TargetInfo.of_target(target)
                 if info is not None and info.path.endswith(f"/{MANIFEST_NAME}"):
                     found.append((release_of_path(info.path), info))
         return tuple(sorted(found))
 
-    def _lock(self) -> AbstractContextManager[None]:
-        return self._disk.lock(self._folder / ".publishing", holder="a publisher of this depot")
+    def _delegated(self, state: State) -> tuple[str, ...]:
+        delegations = state.targets.delegations
+        return tuple(delegations.roles) if delegations is not None and delegations.roles is not None else ()
 
-    def _top_targets(self, now: datetime) -> Targets:
-        role = make_targets(version=1, now=now, expires=now + self._lifetimes.targets)
-        delegated: dict[str, DelegatedRole] = {}
-        keys = {}
-        for family in self._keys.families:
-            key = self._keys.public(family_key(family))
-            keys[key.keyid] = key
-            # Terminating: what is below kiosk/ is for kiosk's key to say, and for nobody after it.
-            delegated[family] = DelegatedRole(family, [key.keyid], 1, True, paths=[f"{family}/*/*"])
-        role.delegations = Delegations(dict(keys), delegated)
-        return role
-
-    def _family(self, release: ReleaseId) -> Targets:
+    def _load(self, release: ReleaseId) -> State:
         if release.family not in self._keys.families:
             there = ", ".join(self._keys.families)
             raise NotFound(f"these keys do not sign {release.family}", fix=f"they sign {there}")
-        return self._role_of(release.family)
-
-    def _role_of(self, family: str) -> Targets:
-        return self._role(self._snapshot(self._timestamp()), family)
-
-    def _role(self, snapshot: Snapshot, name: str) -> Targets:
-        meta = snapshot.meta.get(f"{name}.json")
-        if meta is None:
-            raise NotFound(f"this depot's image repository has no role {name}", where=str(self._folder))
-        return self._read(f"{meta.version}.{name}.json", Targets)
-
-    def _replace_family(self, family: str, role: Targets, targets: list[TargetFile]) -> None:
-        timestamp = self._timestamp()
-        snapshot = self._snapshot(timestamp)
-        now = self._time_to_sign(timestamp)
-        renewed = make_targets(
-            version=role.version + 1, now=now, expires=now + self._lifetimes.targets, targets=targets
-        )
-        meta = dict(snapshot.meta)
-        meta[f"{family}.json"] = self._write_role(family, renewed, family_key(family))
-        self._publish(meta, version=snapshot.version + 1, now=now, timestamp_version=timestamp.version + 1)
-
-    def _publish(self, meta: dict[str, MetaFile], *, version: int, now: datetime, timestamp_version: int = 1) -> None:
-        snapshot = make_snapshot(meta, version=version, now=now, expires=now + self._lifetimes.snapshot)
-        named = self._write_role("snapshot", snapshot, "image-snapshot")
-        self._write_timestamp(named, version=timestamp_version, now=now)
-
-    def _write_role(self, name: str, role: Snapshot | Targets, key: str) -> MetaFile:
-        data = sign(role, [self._keys.signer(key)])
-        limit = LIMITS.snapshot_max_length if isinstance(role, Snapshot) else LIMITS.targets_max_length
-        if len(data) > limit:
-            raise BadInput(f"{name} would have {len(data)} bytes, devices take {limit}", fix="revoke old releases")
-        self._write(f"{role.version}.{name}.json", data)
-        return meta_of(data, version=role.version)
-
-    def _write_timestamp(self, snapshot: MetaFile, *, version: int, now: datetime) -> None:
-        role = make_timestamp(snapshot, version=version, now=now, expires=now + self._lifetimes.timestamp)
-        self._write("timestamp.json", sign(role, [self._keys.signer("image-timestamp")]))
-
-    def _write(self, name: str, data: bytes) -> None:
-        self._disk.replace(self._metadata / name, data, mode=PUBLIC)
-
-    def _timestamp(self) -> Timestamp:
-        return self._read("timestamp.json", Timestamp)
-
-    def _snapshot(self, timestamp: Timestamp) -> Snapshot:
-        return self._read(f"{timestamp.snapshot_meta.version}.snapshot.json", Snapshot)
-
-    def _read(self, name: str, kind: type[R]) -> R:
-        """Read one's own metadata and check that its signature is by the key about to sign its successor."""
-        path = self._metadata / name
-        try:
-            metadata: Metadata[Any] = Metadata.from_bytes(self._disk.read(path, bytes_max=LIMITS.targets_max_length))
-            signed = metadata.signed
-            role = name.split(".")[-2]
-            key = family_key(role) if role in self._keys.families else f"image-{role}"
-            public = self._keys.public(key)
-            public.verify_signature(metadata.signatures[public.keyid], metadata.signed_bytes)
-        except NotFound as error:
+        state = self._books.load()
+        if release.family not in self._delegated(state):
             raise NotFound(
-                "this depot has no complete image repository", where=str(path), fix="make one: drupelet forge publish"
-            ) from error
-        except (RepositoryError, UnverifiedSignatureError, KeyError) as error:
-            raise _altered(path) from error
-        if not isinstance(signed, kind):
-            raise _altered(path)
-        return signed
-
-    def _time_to_sign(self, timestamp: Timestamp) -> datetime:
-        """Return now, unless it contradicts the last signature: a wrong time, once signed, is believed everywhere."""
-        now = self._now()
-        last = signed_at(timestamp)
-        if last is not None and not last <= now <= last + CLOCK_STEP_MAX:
-            raise ClockUnlikely(
-                f"the clock says {now:%Y-%m-%d %H:%M}, the last signature was made {last:%Y-%m-%d %H:%M}",
+                f"this depot's image repository has no family {release.family}",
                 where=str(self._folder),
-                fix="set the clock of this machine",
+                fix="make it follow the key ring: drupelet keys rotate",
             )
-        return now
+        return state
+
+    def _role(self, *, version: int, targets: Sequence[TargetFile] = ()) -> Targets:
+        now = self._books.now()
+        return make_targets(version=version, now=now, expires=now + self._books.lifetimes.targets, targets=targets)
+
+    def _collect(self, pending: Pending, name: str, role: Targets, by: Root | Targets) -> bytes:
+        return self._books.bounded(name, role, pending.collect(name, role, [Authority(by, name)]))
+
+    def _replace_family(self, family: str, state: State, role: Targets, targets: list[TargetFile]) -> None:
+        self._books.time_to_sign(state.timestamp)
+        pending = self._books.pending()
+        renewed = self._role(version=role.version + 1, targets=targets)
+        data = self._collect(pending, family, renewed, state.targets)
+        pending.require()
+        self._books.publish({family: data}, root=state.root, state=state)
+        pending.finish()
+
+
+def _release_of(files: Files) -> ReleaseId:
+    """Return the release that all files belong to."""
+    releases = {release_of_target(path) for path in files}
+    if len(releases) != 1:
+        raise BadInput("files of one release are signed together, and of no other", fix="sign each release alone")
+    return releases.pop()
+
+
+def _refuse_other(role: Targets, target: TargetInfo, *, where: str) -> None:
+    there = role.targets.get(target.path)
+    if there is not None and TargetInfo.of_target(there) != target:
+        raise AlreadyThere(
+            f"{_called(target.path)} was signed before with other contents", where=where, fix="give it a new version"
+        )
+
+
+def _holds(role: object, targets: list[TargetInfo]) -> bool:
+    """Whether a role that waits for signatures names all these files."""
+    return isinstance(role, Targets) and all(
+        target.path in role.targets and TargetInfo.of_target(role.targets[target.path]) == target for target in targets
+    )
 
 
 def _called(path: str) -> str:
     """Return what a person calls a target: a release, or a file of one."""
     release = release_of_target(path)
     return str(release) if path.endswith(f"/{MANIFEST_NAME}") else f"{path.rpartition('/')[2]} of {release}"
-
-
-def _altered(path: Path) -> NotTrusted:
-    return NotTrusted(
-        "this metadata was not signed by these keys, or was altered since",
-        reason=Reason.UNSIGNED,
-        where=str(path),
-        fix="restore the depot's metadata folder",
-    )

@@ -85,8 +85,14 @@ def sign(role: Signed, signers: Sequence[Signer]) -> bytes:
     """Return the metadata file of a role, signed by all `signers`."""
     metadata: AnyMetadata = Metadata(role)
     for signer in signers:
-        metadata.sign(signer, append=True)
+        add_signature(metadata, signer)
     return metadata.to_bytes()
+
+
+def add_signature(metadata: AnyMetadata, signer: Signer) -> None:
+    """Sign what the metadata say. What the signer raises comes through: python-tuf would hide it behind its own."""
+    signature = signer.sign(metadata.signed_bytes)
+    metadata.signatures[signature.keyid] = signature
 
 
 def meta_of(data: bytes, *, version: int) -> MetaFile:

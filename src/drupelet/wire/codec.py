@@ -63,6 +63,13 @@ def _refuse_unknown_format(kind: type[Message], data: bytes, where: str) -> None
         )
 
 
+def format_of(data: bytes, *, bytes_max: int, where: str = "") -> str:
+    """Return what format a message says it has, where several are read. Raises `TooLarge` or `Malformed`."""
+    if len(data) > bytes_max:
+        raise TooLarge(f"{len(data)} bytes where at most {bytes_max} are allowed", where=where)
+    return decode_as(_Head, data, where=where, name="message").format
+
+
 class _Head(msgspec.Struct, frozen=True):
     format: str
 

@@ -10,9 +10,8 @@ import typer
 
 from drupelet.cli.depot.serve import Folder
 from drupelet.cli.output import say
-from drupelet.cli.passphrase import PassphraseFile, passphrase
+from drupelet.cli.passphrase import PassphraseFile, open_ring
 from drupelet.durable import PosixDisk
-from drupelet.trust.keys import KeyRing
 from drupelet.trust.publisher import ImageRepository
 
 
@@ -28,7 +27,7 @@ def renew(
 
     Example: drupelet depot renew depot --keys keys
     """
-    ring = KeyRing(PosixDisk(), keys.absolute(), passphrase=passphrase(passphrase_file))
+    ring = open_ring(keys, passphrase_file)
     disk = PosixDisk(folder_mode=0o755)
     images = ImageRepository(disk, folder.absolute(), ring, lambda: datetime.now(UTC))
     if everything:

@@ -9,11 +9,10 @@ from typing import Annotated
 import typer
 
 from drupelet.cli.output import Format, Output, show
-from drupelet.cli.passphrase import PassphraseFile, passphrase
+from drupelet.cli.passphrase import PassphraseFile, open_ring
 from drupelet.depot.files import FilesDepot
 from drupelet.durable import PosixDisk
 from drupelet.forge.publish import publish as publish_package
-from drupelet.trust.keys import KeyRing
 from drupelet.trust.publisher import ImageRepository
 
 PackageFolder = Annotated[Path, typer.Argument(help="Folder that `drupelet forge build` wrote.", show_default=False)]
@@ -31,7 +30,7 @@ def publish(
     Example: drupelet forge publish build/1.2 --depot depot --keys keys
     """
     disk, folder = PosixDisk(folder_mode=0o755), depot.absolute()
-    ring = KeyRing(PosixDisk(), keys.absolute(), passphrase=passphrase(passphrase_file))
+    ring = open_ring(keys, passphrase_file)
     repository = ImageRepository(disk, folder, ring, lambda: datetime.now(UTC))
     if not disk.exists(folder / "metadata" / "timestamp.json"):
         repository.create()

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from drupelet.ci.article import signed, small_manifest
 from drupelet.cli.api import NO_SERVER, Server, Token
 from drupelet.cli.output import Format, Output, show
-from drupelet.cli.passphrase import PassphraseFile, passphrase
+from drupelet.cli.passphrase import PassphraseFile, open_ring
 from drupelet.cli.release.source import Source, manifest_of
 from drupelet.durable import PosixDisk
-from drupelet.trust.keys import KeyRing, family_key
 
 PUBLIC_KEY = "{family}.pub.pem"
 
@@ -52,18 +49,16 @@ def export(
     """
     manifest = manifest_of(release, server=server, token=token)
     disk = PosixDisk(folder_mode=0o755)
-    ring = KeyRing(PosixDisk(), keys.absolute(), passphrase=passphrase(passphrase_file))
-    name = family_key(manifest.family)
-    public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(str(ring.public(name).keyval["public"])))
-    signer = ring.signer(name)
+    ring = open_ring(keys, passphrase_file)
+    key = ring.here(f"image/{manifest.family}")
+    signer = ring.signer(key.name)
     made = {}
     for variant in manifest.variants:
         document = signed(WRITERS[dialect](manifest, variant), lambda data: bytes.fromhex(signer.sign(data).signature))
         made[out / f"{variant.name}.json"] = document
     for path, document in made.items():
         disk.replace(path.absolute(), (json.dumps(document, indent=2) + "\n").encode(), mode=0o644)
-    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    disk.replace((out / PUBLIC_KEY.format(family=manifest.family)).absolute(), pem, mode=0o644)
+    disk.replace((out / PUBLIC_KEY.format(family=manifest.family)).absolute(), key.pem, mode=0o644)
     rows = [(path, *(document[field] for field in ("name", "quant", "memory_mb"))) for path, document in made.items()]
     value = {str(path): document for path, document in made.items()}
     show(value, output=output, columns=("file", "name", "quant", "memory MB"), rows=rows)

@@ -1,0 +1,13 @@
+"""`drupelet keys`: make, show, hold and change signing keys. One file a verb."""
+
+from __future__ import annotations
+
+import typer
+
+from drupelet.cli.keys import init, rotate, show, sign
+
+app = typer.Typer()
+app.command("init")(init.init)
+app.command("show")(show.show_keys)
+app.command("sign")(sign.sign)
+app.command("rotate")(rotate.rotate)

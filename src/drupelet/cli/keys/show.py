@@ -1,0 +1,40 @@
+"""`drupelet keys show`: which key signs what, and where its private half is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from drupelet.cli.output import Format, Output, show
+from drupelet.durable import PosixDisk
+from drupelet.trust.keys import KeyRing, KeyState
+
+Folder = Annotated[Path, typer.Argument(help="The key ring's folder.", show_default=False)]
+COLUMNS = ("key", "signs", "needs", "kind", "key id", "private key")
+SAYS = {KeyState.HERE: "here", KeyState.AWAY: "not here", KeyState.UNSAFE: "exposed"}
+
+
+def show_keys(folder: Folder, output: Output = Format.TABLE) -> None:
+    """Show which key signs what, and which private keys lie here. Needs no passphrase.
+
+    Example: drupelet keys show keys -o json
+    """
+    print_ring(KeyRing(PosixDisk(), folder.absolute(), passphrase=lambda: "", environment=os.environ), output)
+
+
+def print_ring(ring: KeyRing, output: Format) -> None:
+    """Print a ring's keys."""
+    states = {key.name: ring.state(key.name) for key in ring.info.keys}
+    value: dict[str, Any] = msgspec.to_builtins(ring.info)
+    rows = []
+    for key, info in zip(value["keys"], ring.info.keys, strict=True):
+        key["private_key"] = states[info.name].value
+        roles = [f"{info.repository}/{role}" for role in info.roles]
+        needs = {f"{ring.info.threshold(role)} of {len(ring.info.of(role))}" for role in roles}
+        place = SAYS.get(states[info.name], info.place)
+        rows.append((info.name, ", ".join(roles) or "revoked", ", ".join(needs), info.scheme, info.keyid[:16], place))
+    show(value, output=output, columns=COLUMNS, rows=rows)
