@@ -43,10 +43,6 @@ def _link_out(folder: Path) -> None:
     (folder / "model.safetensors").symlink_to(outside)
 
 
-def _only_a_fast_tokenizer(folder: Path) -> None:
-    (folder / "tokenizer.model").rename(folder / "tokenizer.json")
-
-
 def _shard_elsewhere(folder: Path) -> None:
     names = load_file(folder / "model.safetensors")
     index = {"weight_map": dict.fromkeys(names, "../outside.safetensors")}
@@ -98,6 +94,10 @@ def test_shards_are_one_checkpoint(tiny: Path) -> None:
         (_weights(lambda t: t.update(extra=np.zeros(3, np.float32))), "config.json does not call for: extra"),
         (_weights(lambda t: t.update({LAYER: np.zeros((3, 64), np.float32)})), r"has the shape \[3, 64\]"),
         (_weights(lambda t: t.update({"lm_head.weight": np.zeros((352, 64), np.float32)})), "differs from the embedd"),
+        (_config(attention_bias=True), "tensors are missing"),
+        (_config(rope_theta=-1.0), r"`\$.rope_theta`"),
+        (_config(eos_token_id=999), "the eos token is 999"),
+        (_config(rope_scaling={"type": "linear"}, num_hidden_layers=2), "needs factor, a positive number"),
         (_config(hidden_size=128), "where config.json calls for"),
         (_config(hidden_size=0), r"`\$.hidden_size`"),
         (_config(hidden_size="64"), r"`\$.hidden_size`"),
@@ -136,11 +136,9 @@ def test_damage_and_contradiction_are_refused(tiny: Path, damage: Damage, words:
     [
         (_config(architectures=["GPT2LMHeadModel"]), "GPT2LMHeadModel is not supported"),
         (_config(architectures=[]), "none is not supported"),
-        (_config(attention_bias=True), "biases"),
+        (_config(quantization_config={"bits": 4}), "quantized already"),
         (_config(hidden_act="gelu"), "the activation 'gelu'"),
-        (_config(sliding_window=4096), "sliding-window"),
-        (_config(rope_scaling={"rope_type": "llama3", "factor": 8}), "rope scaling of type 'llama3'"),
-        (_only_a_fast_tokenizer, "not tokenizer.json"),
+        (_config(rope_scaling={"rope_type": "dynamic", "factor": 8}), "rope scaling of type 'dynamic'"),
     ],
 )
 def test_what_is_whole_but_unknown_is_unsupported(tiny: Path, damage: Damage, words: str) -> None:

@@ -136,5 +136,5 @@ def test_too_little_room_is_known_before_the_work(tiny: Path, tmp_path: Path, mo
 
 
 def test_an_unknown_quantization_names_those_there_are(tiny: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="use one of f16, q8_0, q4_0"):
+    with pytest.raises(BadInput, match="use one of f16, bf16, f32, q8_0"):
         _convert(tiny, tmp_path, "q2_k")

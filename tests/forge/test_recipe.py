@@ -63,7 +63,7 @@ def test_a_variants_own_budget_replaces_the_recipes() -> None:
         ('kind = "contains", value = "9"', 'kind = "regex", value = "("', 0, "not a regular expression"),
         ("context_tokens = 128", 'context_tokens = "128"', 4, "Expected `int`, got `str`"),
         ("context_tokens = 128", "context_tokens = 1", 4, "Expected `int` >= 16"),
-        ('quantization = "q8_0"', 'quantization = "q5_k"', 19, "use one of f16, q8_0, q4_0"),
+        ('quantization = "q8_0"', 'quantization = "q5_k"', 19, "use one of f16, bf16, f32, q8_0"),
         ('name = "q8"', 'name = "q4"', 0, "two variants are called 'q4'"),
         ('prompts = ["Where is the milk?"]', "", 0, "neither prompts nor texts"),
         ('family = "kiosk"', 'family = "../etc"', 2, "family: use lower-case letters"),

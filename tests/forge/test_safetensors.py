@@ -87,8 +87,8 @@ def test_a_huge_header_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_type_is_unsupported(tmp_path: Path) -> None:
-    with pytest.raises(Unsupported, match="unknown type 'F8_E4M3'"):
-        read_header(_write(tmp_path / "x", _entry(dtype="F8_E4M3")))
+    with pytest.raises(Unsupported, match="unknown type 'F4'"):
+        read_header(_write(tmp_path / "x", _entry(dtype="F4")))
     with pytest.raises(Unsupported, match="of type I32"):
         read_header(_write(tmp_path / "x", _entry(dtype="I32")))["a"].whole()
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from drupelet.forge.checkpoint import open_checkpoint
 from drupelet.forge.errors import CheckpointBad, Unsupported
-from drupelet.forge.spm import BPE, PieceType, parse_spm
-from drupelet.forge.vocab import read_vocabulary
+from drupelet.forge.tokenizers import PieceType, open_tokenizer
+from drupelet.forge.tokenizers.spm import BPE, parse_spm
 from tests.fakes.tiny_checkpoint import CHAT_TEMPLATE, TinyLlama, config_of, tokenizer_bytes, write_tiny_checkpoint
 
 
@@ -56,14 +56,14 @@ def test_markers_are_control_tokens_and_the_rest_is_padded(tmp_path: Path) -> No
     shape = TinyLlama(vocab=352)
     folder = write_tiny_checkpoint(tmp_path / "c", shape=shape)
     (folder / "tokenizer.model").write_bytes(tokenizer_bytes(vocab=340))
-    vocabulary = read_vocabulary(open_checkpoint(folder))
+    vocabulary = open_tokenizer(open_checkpoint(folder)).vocabulary
     assert len(vocabulary.pieces) == len(vocabulary.scores) == len(vocabulary.types) == 352
     assert [vocabulary.types[i] for i in (0, 1, 2, 3, 4, 5)] == [
         PieceType.UNKNOWN,
         *[PieceType.CONTROL] * 5,
     ]
     assert vocabulary.types[-1] is PieceType.UNUSED
-    assert (vocabulary.bos, vocabulary.eos, vocabulary.padding) == (1, 5, None)
+    assert vocabulary.special == {"bos": 1, "eos": 5, "unk": 0}
     assert (vocabulary.add_bos, vocabulary.add_space_prefix) == (False, False)
     assert vocabulary.chat_template == CHAT_TEMPLATE
 
@@ -77,8 +77,8 @@ def _settings(**changes: Any) -> dict[str, Any]:
     [
         (_settings(added_tokens_decoder={"3": {"content": "<|system|>"}}), "calls it '<|system|>'"),
         (_settings(added_tokens_decoder={"9999": {"content": "<x>"}}), "the id 9999"),
-        (_settings(added_tokens_decoder={"x": {"content": "<x>"}}), "has no content"),
-        (_settings(added_tokens_decoder=[1]), "not an object"),
+        (_settings(added_tokens_decoder={"x": {"content": "<x>"}}), "has no id"),
+        (_settings(added_tokens_decoder=[1]), "added tokens is not one"),
         (_settings(add_bos_token="yes"), "add_bos_token is neither true nor false"),
         (_settings(chat_template=7), "chat_template is no text"),
     ],
@@ -86,28 +86,28 @@ def _settings(**changes: Any) -> dict[str, Any]:
 def test_a_contradiction_is_refused(tiny: Path, settings_: dict[str, Any], words: str) -> None:
     (tiny / "tokenizer_config.json").write_text(json.dumps(settings_))
     with pytest.raises(CheckpointBad, match=words.replace("|", r"\|")):
-        read_vocabulary(open_checkpoint(tiny))
+        open_tokenizer(open_checkpoint(tiny))
 
 
 def test_a_template_of_several_is_the_default(tiny: Path) -> None:
     several = [{"name": "tools", "template": "t"}, {"name": "default", "template": "d"}]
     (tiny / "tokenizer_config.json").write_text(json.dumps(_settings(chat_template=several)))
-    assert read_vocabulary(open_checkpoint(tiny)).chat_template == "d"
+    assert open_tokenizer(open_checkpoint(tiny)).vocabulary.chat_template == "d"
     (tiny / "chat_template.jinja").write_text("file")
-    assert read_vocabulary(open_checkpoint(tiny)).chat_template == "file"
+    assert open_tokenizer(open_checkpoint(tiny)).vocabulary.chat_template == "file"
 
 
 def test_a_tokenizer_of_another_model_is_refused(tiny: Path) -> None:
     (tiny / "tokenizer.model").write_bytes(tokenizer_bytes(vocab=360))
     with pytest.raises(CheckpointBad, match="belong to different models"):
-        read_vocabulary(open_checkpoint(tiny))
+        open_tokenizer(open_checkpoint(tiny))
     (tiny / "config.json").write_text(json.dumps(config_of(TinyLlama(), eos_token_id=352)))
     (tiny / "tokenizer.model").write_bytes(tokenizer_bytes())
     with pytest.raises(CheckpointBad, match="the eos token is 352"):
-        read_vocabulary(open_checkpoint(tiny))
+        open_tokenizer(open_checkpoint(tiny))
 
 
 def test_a_unigram_tokenizer_is_unsupported(tiny: Path) -> None:
     (tiny / "tokenizer.model").write_bytes(tokenizer_bytes(vocab=330, model_type="unigram"))
     with pytest.raises(Unsupported, match="another way"):
-        read_vocabulary(open_checkpoint(tiny))
+        open_tokenizer(open_checkpoint(tiny))

@@ -10,12 +10,10 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import msgspec
-from msgspec import Meta
+from typing import Any
 
 from drupelet.core.names import Digest
+from drupelet.forge.architectures import AnyDecoder, open_decoder
 from drupelet.forge.errors import CheckpointBad, Unsupported
 from drupelet.forge.safetensors import Tensor, parse_json, read_header
 from drupelet.forge.shape import ModelShape
@@ -24,8 +22,6 @@ CONFIG_BYTES_MAX = 1 << 20
 INDEX_BYTES_MAX = 32 << 20
 TOKENIZER_BYTES_MAX = 64 << 20
 SHARDS_MAX = 1_000
-ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM")
-"""What the embedded converter knows; both are `llama` to llama.cpp."""
 BESIDE = (
     "config.json",
     "generation_config.json",
@@ -39,67 +35,11 @@ BESIDE = (
     "chat_template.jinja",
 )
 """Files beside the weights that belong to a model, where they are there."""
+TOKENIZERS = ("tokenizer.model", "tokenizer.json")
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HASH_BYTES = 1 << 20
 _NAMED_MAX = 3
-
-Size = Annotated[int, Meta(ge=1, le=1 << 24)]
-
-
-class LlamaConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of `config.json` that decide what a Llama computes."""
-
-    architectures: Annotated[tuple[str, ...], Meta(min_length=1, max_length=4)]
-    hidden_size: Size
-    intermediate_size: Size
-    num_hidden_layers: Annotated[int, Meta(ge=1, le=1024)]
-    num_attention_heads: Annotated[int, Meta(ge=1, le=1024)]
-    num_key_value_heads: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    head_dim: Annotated[int, Meta(ge=2, le=4096)] | None = None
-    max_position_embeddings: Size
-    rms_norm_eps: Annotated[float, Meta(gt=0, lt=1)] = 1e-6
-    rope_theta: Annotated[float, Meta(gt=0)] = 10_000.0
-    rope_scaling: dict[str, Any] | None = None
-    vocab_size: Size
-    tie_word_embeddings: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
-    hidden_act: str = "silu"
-    sliding_window: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | tuple[int, ...] | None = None
-    pad_token_id: int | None = None
-
-    @property
-    def kv_heads(self) -> int:
-        """Heads of keys and values; as many as of queries where the config is silent."""
-        return self.num_key_value_heads or self.num_attention_heads
-
-    @property
-    def head_width(self) -> int:
-        """Numbers in one head."""
-        return self.head_dim or self.hidden_size // self.num_attention_heads
-
-    @property
-    def shape(self) -> ModelShape:
-        """Return its sizes."""
-        return ModelShape(
-            layers=self.num_hidden_layers,
-            hidden=self.hidden_size,
-            heads=self.num_attention_heads,
-            kv_heads=self.kv_heads,
-            key_width=self.head_width,
-            value_width=self.head_width,
-            context=self.max_position_embeddings,
-            vocab=self.vocab_size,
-        )
-
-    @property
-    def eos_ids(self) -> tuple[int, ...]:
-        """Tokens that end an answer, the first the main one."""
-        if self.eos_token_id is None:
-            return ()
-        return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +50,7 @@ class Checkpoint:
     architecture: str
     """As `config.json` names it, such as `LlamaForCausalLM`."""
     shape: ModelShape
-    config: LlamaConfig | None
+    model: AnyDecoder | None
     """None for an architecture that the embedded converter does not know; `known()` raises `unknown` then."""
     unknown: Unsupported | None
     tensors: dict[str, Tensor]
@@ -119,16 +59,21 @@ class Checkpoint:
     files: tuple[Path, ...]
     """All files that belong to the model; `digest` is of them."""
     tokenizer: Path | None
-    """A SentencePiece model."""
+    """`tokenizer.model`, or `tokenizer.json` where there is none."""
     tokenizer_config: dict[str, Any]
+    """With the chat template of `chat_template.jinja`, if there is one."""
+    fields: dict[str, Any]
+    """`config.json`."""
+    generation: dict[str, Any]
+    """`generation_config.json`."""
     digest: Digest
     """Of the names and bytes of all files that were used."""
 
-    def known(self) -> LlamaConfig:
-        """Return the config, or raise `Unsupported` saying why the embedded converter cannot convert this."""
-        if self.config is None or self.unknown is not None:
+    def known(self) -> AnyDecoder:
+        """Return the model, or raise `Unsupported` saying why the embedded converter cannot convert it."""
+        if self.model is None:
             raise self.unknown or Unsupported("unknown architecture", where=str(self.folder))
-        return self.config
+        return self.model
 
     @property
     def parameters(self) -> int:
@@ -141,70 +86,68 @@ def open_checkpoint(folder: Path, *, on_hash: Callable[[int, int], None] | None 
 
     Raises `CheckpointBad` for damage and contradictions, `Unsupported` for what the converter does not know.
     """
-    if not folder.is_dir():
-        raise CheckpointBad("there is no such folder", where=str(folder))
+    _refuse_what_is_none(folder)
     fields = _fields(folder)
     files, tensors = _tensors(folder)
     where = str(folder / "config.json")
+    model: AnyDecoder | None = None
+    unknown: Unsupported | None = None
     try:
-        config, unknown = _config(fields, where), None
+        model = open_decoder(_named(fields), fields, where=where)
     except Unsupported as error:
-        config, unknown = None, error
-    tokenizer = None
-    if config is not None:
-        tensors = _exactly_expected(tensors, config, folder)
-        try:
-            tokenizer = _tokenizer(folder)
-        except Unsupported as error:
-            config, unknown = None, error
-    shape = config.shape if config is not None else guess_shape(fields, where=where)
+        unknown = error
+    if model is not None:
+        tensors = _exactly_expected(tensors, model, folder)
     beside = tuple(_inside(folder, name) for name in BESIDE if (folder / name).exists())
-    settings: dict[str, Any] = {}
-    if (folder / "tokenizer_config.json").exists():
-        path = folder / "tokenizer_config.json"
-        settings = parse_json(_read(path, CONFIG_BYTES_MAX), where=str(path))
-    if (folder / "chat_template.jinja").exists():
-        settings["chat_template"] = _text(folder / "chat_template.jinja")
     used = (*files, *beside)
+    tokenizer = next((folder / name for name in TOKENIZERS if folder / name in beside), None)
+    if tokenizer is None and not (folder / "vocab.json").exists():
+        raise CheckpointBad(f"there is no {' or '.join(TOKENIZERS)}", where=str(folder))
     return Checkpoint(
         folder=folder,
         architecture=_named(fields),
-        shape=shape,
-        config=config,
+        shape=model.shape if model is not None else guess_shape(fields, where=where),
+        model=model,
         unknown=unknown,
         tensors=tensors,
         files=used,
         tokenizer=tokenizer,
-        tokenizer_config=settings,
+        tokenizer_config=_tokenizer_config(folder),
+        fields=fields,
+        generation=_settings(folder, "generation_config.json"),
         digest=_digest(used, on_hash or (lambda _done, _total: None)),
     )
 
 
-def expected_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of every tensor that a Llama of this config has, in the model's order."""
-    hidden, ffn, width = config.hidden_size, config.intermediate_size, config.head_width
-    queries, keys = config.num_attention_heads * width, config.kv_heads * width
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (config.vocab_size, hidden)}
-    for layer in range(config.num_hidden_layers):
-        at = f"model.layers.{layer}"
-        shapes |= {
-            f"{at}.input_layernorm.weight": (hidden,),
-            f"{at}.self_attn.q_proj.weight": (queries, hidden),
-            f"{at}.self_attn.k_proj.weight": (keys, hidden),
-            f"{at}.self_attn.v_proj.weight": (keys, hidden),
-            f"{at}.self_attn.o_proj.weight": (hidden, queries),
-            f"{at}.post_attention_layernorm.weight": (hidden,),
-            f"{at}.mlp.gate_proj.weight": (ffn, hidden),
-            f"{at}.mlp.up_proj.weight": (ffn, hidden),
-            f"{at}.mlp.down_proj.weight": (hidden, ffn),
-        }
-    shapes["model.norm.weight"] = (hidden,)
-    if not config.tie_word_embeddings:
-        shapes["lm_head.weight"] = (config.vocab_size, hidden)
-    return shapes
+def _refuse_what_is_none(folder: Path) -> None:
+    """Raise for what people give instead of a folder with weights: archives, model files, adapters."""
+    if folder.is_file():
+        what = "a file, where a checkpoint is a folder"
+        fix = "unpack it yourself and give the folder" if folder.suffix in _ARCHIVES else "give the folder it lies in"
+        if folder.suffix == ".gguf":
+            fix = "a GGUF is imported: drupelet forge import"
+        raise CheckpointBad(what, where=str(folder), fix=fix)
+    if not folder.is_dir():
+        raise CheckpointBad("there is no such folder", where=str(folder))
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        fix = "give its base as the checkpoint; an adapter is converted by the toolchain, or merged first"
+        raise Unsupported("an adapter (LoRA), not a whole model", where=str(folder), fix=fix)
 
 
-def _read(path: Path, bytes_max: int) -> bytes:
+def _settings(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
+    return parse_json(read_bounded(path, CONFIG_BYTES_MAX), where=str(path)) if path.exists() else {}
+
+
+def _tokenizer_config(folder: Path) -> dict[str, Any]:
+    settings = _settings(folder, "tokenizer_config.json")
+    if (folder / "chat_template.jinja").exists():
+        settings["chat_template"] = _text(folder / "chat_template.jinja")
+    return settings
+
+
+def read_bounded(path: Path, bytes_max: int) -> bytes:
+    """Return a small file whole. Raises `CheckpointBad` if it is larger or cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(bytes_max + 1)
@@ -217,7 +160,7 @@ def _read(path: Path, bytes_max: int) -> bytes:
 
 def _text(path: Path) -> str:
     try:
-        return _read(path, CONFIG_BYTES_MAX).decode("utf-8")
+        return read_bounded(path, CONFIG_BYTES_MAX).decode("utf-8")
     except UnicodeDecodeError as error:
         raise CheckpointBad(f"not UTF-8 at byte {error.start}", where=str(path)) from error
 
@@ -237,7 +180,7 @@ def _fields(folder: Path) -> dict[str, Any]:
     path = _inside(folder, "config.json")
     if not path.exists():
         raise CheckpointBad("there is no config.json: not a checkpoint in Hugging Face's layout", where=str(folder))
-    return parse_json(_read(path, CONFIG_BYTES_MAX), where=str(path))
+    return parse_json(read_bounded(path, CONFIG_BYTES_MAX), where=str(path))
 
 
 def _named(fields: dict[str, Any]) -> str:
@@ -274,42 +217,6 @@ def guess_shape(fields: dict[str, Any], *, where: str) -> ModelShape:
     )
 
 
-def _config(fields: dict[str, Any], where: str) -> LlamaConfig:
-    named = _named(fields)
-    if named not in ARCHITECTURES:
-        fix = f"the embedded converter knows {', '.join(ARCHITECTURES)}; the llama.cpp toolchain knows more"
-        raise Unsupported(f"the architecture {named} is not supported", where=where, fix=fix)
-    try:
-        config = msgspec.convert(fields, LlamaConfig)
-    except msgspec.ValidationError as error:
-        raise CheckpointBad(f"{error}", where=where) from error
-    if config.num_attention_heads % config.kv_heads:
-        what = f"{config.num_attention_heads} heads do not divide by {config.kv_heads} key/value heads"
-        raise CheckpointBad(what, where=where)
-    if config.head_dim is None and config.hidden_size % config.num_attention_heads:
-        what = f"hidden_size {config.hidden_size} does not divide by {config.num_attention_heads} heads"
-        raise CheckpointBad(what, where=where)
-    for wrong, what in (
-        (config.attention_bias or config.mlp_bias, "biases in attention or feed-forward"),
-        (config.hidden_act != "silu", f"the activation {config.hidden_act[:40]!r}"),
-        (config.sliding_window is not None, "sliding-window attention"),
-        (_scaling(config) not in ("default", "linear"), f"rope scaling of type {_scaling(config)[:40]!r}"),
-        (config.head_width % 2 == 1, f"heads of odd width {config.head_width}"),
-    ):
-        if wrong:
-            raise Unsupported(
-                f"the embedded converter does not know {what}",
-                where=where,
-                fix="convert with the llama.cpp toolchain, or train a Llama without it",
-            )
-    return config
-
-
-def _scaling(config: LlamaConfig) -> str:
-    scaling = config.rope_scaling or {}
-    return str(scaling.get("rope_type", scaling.get("type", "default")))
-
-
 def _tensors(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
     """Return the weight files (and the index, if any) and all tensors in them."""
     if (folder / "model.safetensors.index.json").exists():
@@ -318,7 +225,7 @@ def _tensors(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
     if not path.exists():
         pickles = sorted(found.name for pattern in _PICKLES for found in folder.glob(pattern))
         if pickles:
-            fix = "save the model as safetensors; reading a pickle can run any code"
+            fix = "load it where you trust it and save it again: model.save_pretrained(folder, safe_serialization=True)"
             raise Unsupported(f"{pickles[0]} is a pickle, which is never opened", where=str(folder), fix=fix)
         raise CheckpointBad("there is no model.safetensors", where=str(folder))
     return [path], read_header(path)
@@ -327,7 +234,7 @@ def _tensors(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
 def _sharded(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
     index = _inside(folder, "model.safetensors.index.json")
     where = str(index)
-    mapping = parse_json(_read(index, INDEX_BYTES_MAX), where=where).get("weight_map")
+    mapping = parse_json(read_bounded(index, INDEX_BYTES_MAX), where=where).get("weight_map")
     if not isinstance(mapping, dict) or not mapping or not all(isinstance(name, str) for name in mapping.values()):
         raise CheckpointBad("weight_map does not map tensor names to file names", where=where)
     shards = sorted(set(mapping.values()))
@@ -347,15 +254,15 @@ def _sharded(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
     return [index, *files], tensors
 
 
-def _exactly_expected(tensors: dict[str, Tensor], config: LlamaConfig, folder: Path) -> dict[str, Tensor]:
+def _exactly_expected(tensors: dict[str, Tensor], model: AnyDecoder, folder: Path) -> dict[str, Tensor]:
     where = str(folder)
     # Old checkpoints carry the rotary frequencies, which follow from the config.
     tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(".rotary_emb.inv_freq")}
-    expected = expected_shapes(config)
+    expected = model.expected()
     if missing := [name for name in expected if name not in tensors]:
         raise CheckpointBad(f"tensors are missing: {_some(missing)}", where=where)
     extra = [name for name in tensors if name not in expected]
-    if config.tie_word_embeddings and "lm_head.weight" in extra:
+    if model.config.tie_word_embeddings and "lm_head.weight" in extra:
         _prove_tied(tensors, where)
         extra.remove("lm_head.weight")
     if extra:
@@ -383,18 +290,6 @@ def _prove_tied(tensors: dict[str, Tensor], where: str) -> None:
 def _some(names: list[str]) -> str:
     shown = ", ".join(name[:120] for name in names[:_NAMED_MAX])
     return shown if len(names) <= _NAMED_MAX else f"{shown} and {len(names) - _NAMED_MAX} more"
-
-
-def _tokenizer(folder: Path) -> Path:
-    path = _inside(folder, "tokenizer.model")
-    if not path.exists():
-        if (folder / "tokenizer.json").exists():
-            what = "only SentencePiece tokenizers (tokenizer.model) are supported, not tokenizer.json"
-            raise Unsupported(what, where=str(folder), fix="save the tokenizer in its SentencePiece form")
-        raise CheckpointBad("there is no tokenizer.model", where=str(folder))
-    if path.stat().st_size > TOKENIZER_BYTES_MAX:
-        raise CheckpointBad(f"larger than the {TOKENIZER_BYTES_MAX} bytes allowed", where=str(path))
-    return path
 
 
 def _digest(files: Sequence[Path], on_hash: Callable[[int, int], None]) -> Digest:

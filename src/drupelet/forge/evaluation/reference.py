@@ -15,7 +15,7 @@ from drupelet.forge.evaluation.bench import Bench, run_spec
 from drupelet.forge.formats.port import Artifact
 from drupelet.forge.recipe import Recipe
 from drupelet.forge.runners.port import Session
-from drupelet.forge.vocab import load_processor
+from drupelet.forge.tokenizers import open_tokenizer
 
 CACHE_VERSION = 2
 _SEQUENCES_BYTES_MAX = 64 << 20
@@ -95,10 +95,10 @@ def _sequences(recipe: Recipe, session: Session) -> list[tuple[str, list[int]]]:
 
 
 def _token_findings(session: Session, checkpoint: Checkpoint, texts: Sequence[str]) -> list[str]:
-    """Compare the server's tokens with SentencePiece's: other tokens would be another language to the model."""
-    processor = load_processor(checkpoint)
+    """Compare the server's tokens with the tokenizer's own: others would be another language to the model."""
+    tokenizer = open_tokenizer(checkpoint)
     for text in texts:
-        ours, theirs = session.tokenize(text, special=False), [int(token) for token in processor.EncodeAsIds(text)]
+        ours, theirs = session.tokenize(text, special=False), tokenizer.encode(text)
         if ours is not None and ours != theirs:
             shown = text if len(text) <= 60 else f"{text[:57]}..."
             return [f"llama.cpp splits {shown!r} into {len(ours)} tokens in another way than the tokenizer does"]

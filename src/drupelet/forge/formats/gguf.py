@@ -1,9 +1,9 @@
-"""Llama-family checkpoints as GGUF, in f16, Q8_0 or Q4_0, without llama.cpp's tools.
+"""Checkpoints as GGUF without llama.cpp's tools: the embedded default, from pure wheels and without a compiler.
 
-What follows llama.cpp: tensor names come from `gguf`'s own map; norms stay f32; the rows of the query and key matrices
-are reordered, because Hugging Face rotates halves of a head and llama.cpp neighbours; a Q4_0 model keeps its output
-matrix (the embedding, where they are one) in Q8_0. llama.cpp's tool uses Q6_K there, which `gguf` cannot make; Q8_0 is
-larger and closer.
+What follows llama.cpp: tensor names come from `gguf`'s own map; norms, biases and computed tensors stay f32; what is
+done to weights on the way is the architecture's business (`forge.architectures`). A model of four or five bits keeps
+its output matrix (the embedding, where they are one) in Q8_0: llama.cpp's tool uses Q6_K there, which `gguf` cannot
+make; Q8_0 is larger and closer.
 
 Memory: one piece of one matrix at a time, some tens of megabytes, whatever the model's size. The header, which holds
 the vocabulary, is made by `gguf`'s writer in a scratch folder; weights go straight to the part file.
@@ -26,11 +26,13 @@ from numpy.typing import NDArray
 from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest
 from drupelet.durable.port import Disk
-from drupelet.forge.checkpoint import Checkpoint, LlamaConfig
+from drupelet.forge.architectures import AnyDecoder
+from drupelet.forge.architectures.port import Change
+from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.errors import CheckpointBad
 from drupelet.forge.formats.port import Artifact, Progress
 from drupelet.forge.safetensors import Tensor
-from drupelet.forge.vocab import Vocabulary, read_vocabulary
+from drupelet.forge.tokenizers import Vocabulary, open_tokenizer
 
 _ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT
 _F16_MAX = float(np.finfo(np.float16).max)
@@ -48,33 +50,39 @@ class _Scheme:
 
 _SCHEMES = {
     "f16": _Scheme(Kind.F16, Kind.F16, gguf.LlamaFileType.MOSTLY_F16),
+    "bf16": _Scheme(Kind.BF16, Kind.BF16, gguf.LlamaFileType.MOSTLY_BF16),
+    "f32": _Scheme(Kind.F32, Kind.F32, gguf.LlamaFileType.ALL_F32),
     "q8_0": _Scheme(Kind.Q8_0, Kind.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    "q5_1": _Scheme(Kind.Q5_1, Kind.Q8_0, gguf.LlamaFileType.MOSTLY_Q5_1),
+    "q5_0": _Scheme(Kind.Q5_0, Kind.Q8_0, gguf.LlamaFileType.MOSTLY_Q5_0),
+    "q4_1": _Scheme(Kind.Q4_1, Kind.Q8_0, gguf.LlamaFileType.MOSTLY_Q4_1),
     "q4_0": _Scheme(Kind.Q4_0, Kind.Q8_0, gguf.LlamaFileType.MOSTLY_Q4_0),
 }
+_WHOLE = (Kind.F32, Kind.F16, Kind.BF16)
+_DTYPES: dict[Kind, np.dtype[Any]] = {Kind.F32: np.dtype(np.float32), Kind.F16: np.dtype(np.float16)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Planned:
-    """One tensor of the file: where it comes from, its name and kind there."""
+    """One tensor of the file: where it comes from, its name and kind there, what is done to it on the way."""
 
-    source: Tensor
     name: str
+    shape: tuple[int, ...]
     kind: Kind
-    heads: int
-    """Heads whose rows are reordered; 0 for none."""
+    source: Tensor | NDArray[np.float32]
+    """In the checkpoint, or computed from its config."""
+    change: Change
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """Shape in elements, or in bytes a row where it is quantized."""
-        if self.kind in (Kind.F16, Kind.F32):
-            return self.source.shape
-        return tuple(gguf.quant_shape_to_byte_shape(self.source.shape, self.kind))
+        """Shape in elements, or in bytes a row where the writer knows the kind by its bytes."""
+        return self.shape if self.kind in _DTYPES else tuple(gguf.quant_shape_to_byte_shape(self.shape, self.kind))
 
     @property
     def size_bytes(self) -> int:
         """Bytes in the file, without padding."""
         block, size = gguf.GGML_QUANT_SIZES[self.kind]
-        return int(np.prod(self.source.shape)) // block * size
+        return int(np.prod(self.shape)) // block * size
 
 
 class GgufFormat:
@@ -91,7 +99,8 @@ class GgufFormat:
         if scheme is None:
             raise BadInput(f"unknown quantization {quantization!r}", fix=f"use one of {', '.join(_SCHEMES)}")
         plan = _plan(checkpoint, scheme)
-        head = _header(checkpoint.known(), read_vocabulary(checkpoint), plan, scheme=scheme, model_name=model_name)
+        vocabulary = open_tokenizer(checkpoint).vocabulary
+        head = _header(checkpoint.known(), vocabulary, plan, scheme=scheme, model_name=model_name)
         total = sum(planned.size_bytes for planned in plan)
         part = out.with_name(out.name + ".part")
         disk.remove(part)  # what an interrupted run left
@@ -120,76 +129,62 @@ def _padding(size: int) -> bytes:
 
 
 def _plan(checkpoint: Checkpoint, scheme: _Scheme) -> list[_Planned]:
-    config = checkpoint.known()
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
-    found: dict[str, _Planned] = {}
-    for source_name, tensor in checkpoint.tensors.items():
-        name = names.get_name(source_name, try_suffixes=(".weight",))
-        if name is None:
-            raise CheckpointBad(f"tensor {source_name} has no name in GGUF", where=str(tensor.path))
-        heads = 0
-        if name.endswith(".attn_q.weight"):
-            heads = config.num_attention_heads
-        elif name.endswith(".attn_k.weight"):
-            heads = config.kv_heads
-        found[name] = _Planned(tensor, name, Kind.F32, heads)
-    has_output = "output.weight" in found
-    for name, planned in found.items():
-        if len(planned.source.shape) < 2:
-            continue
+    model = checkpoint.known()
+    names = model.names()
+    has_output = _OUTPUTS[0] in names.values()
+    plan = [
+        _Planned(name=name, shape=values.shape, kind=Kind.F32, source=values, change=Change())
+        for name, values in model.extra().items()
+    ]
+    for source, tensor in checkpoint.tensors.items():
+        name = names[source]
         is_output = name == _OUTPUTS[0] or (not has_output and name == _OUTPUTS[1])
         kind = scheme.output if is_output else scheme.matrices
-        if planned.source.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
+        if len(tensor.shape) < 2:
+            kind = Kind.F32
+        elif tensor.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
             kind = Kind.F16  # rows that do not divide into blocks stay whole, as llama.cpp's tools do
-        found[name] = _Planned(planned.source, name, kind, planned.heads)
-    return list(found.values())
+        plan.append(_Planned(name=name, shape=tensor.shape, kind=kind, source=tensor, change=model.change(source)))
+    return plan
 
 
 def _pieces(planned: _Planned) -> Iterator[bytes]:
     """Yield the tensor's bytes as the file wants them, some rows at a time."""
-    head_rows = planned.source.shape[0] // planned.heads if planned.heads else 1
+    if not isinstance(planned.source, Tensor):
+        yield planned.source.astype("<f4").tobytes()
+        return
+    change, where = planned.change, str(planned.source.path)
+    head_rows = planned.shape[0] // change.heads if change.heads else 1
     for read in planned.source.rows(multiple=head_rows):
-        rows = _halves_to_neighbours(read, head_rows) if planned.heads else read
+        rows = _halves_to_neighbours(read, head_rows) if change.heads else read
+        if change.add:
+            rows = rows + np.float32(change.add)
         if planned.kind is Kind.F16 and float(np.abs(rows).max(initial=0.0)) > _F16_MAX:
             what = f"tensor {planned.source.name} holds numbers beyond f16's range of {_F16_MAX:.0f}"
-            raise CheckpointBad(what, where=str(planned.source.path))
+            raise CheckpointBad(what, where=where, fix="convert to bf16 or f32")
         yield gguf.quants.quantize(rows, planned.kind).tobytes()
 
 
 def _halves_to_neighbours(rows: NDArray[np.float32], head_rows: int) -> NDArray[np.float32]:
     """Reorder the rows of each head so that those rotated together, i and i + half, become neighbours."""
     heads = rows.shape[0] // head_rows
-    pairs = rows.reshape(heads, 2, head_rows // 2, rows.shape[1])
+    pairs = rows.reshape(heads, 2, head_rows // 2, *rows.shape[1:])
     return np.ascontiguousarray(pairs.swapaxes(1, 2).reshape(rows.shape))
 
 
 def _header(
-    config: LlamaConfig, vocabulary: Vocabulary, plan: list[_Planned], *, scheme: _Scheme, model_name: str
+    model: AnyDecoder, vocabulary: Vocabulary, plan: list[_Planned], *, scheme: _Scheme, model_name: str
 ) -> bytes:
     """Return everything before the weights: magic, settings, vocabulary, tensor table."""
-    writer = gguf.GGUFWriter(None, "llama")
+    writer = gguf.GGUFWriter(None, model.arch)
+    writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(model_name)
     writer.add_file_type(scheme.file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    writer.add_vocab_size(config.vocab_size)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.kv_heads)
-    writer.add_key_length(config.head_width)
-    writer.add_value_length(config.head_width)
-    writer.add_rope_dimension_count(config.head_width)
-    writer.add_rope_freq_base(config.rope_theta)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    if config.rope_scaling and "factor" in config.rope_scaling:
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(_factor(config.rope_scaling["factor"]))
+    model.describe(writer)
     _add_vocabulary(writer, vocabulary)
     for planned in plan:
-        quantized = planned.kind not in (Kind.F16, Kind.F32)
-        dtype = np.dtype(np.uint8 if quantized else np.float32)
+        dtype = _DTYPES.get(planned.kind, np.dtype(np.uint8))
         writer.add_tensor_info(planned.name, planned.stored_shape, dtype, planned.size_bytes, planned.kind)
     with tempfile.TemporaryDirectory(prefix="drupelet-forge-") as scratch:
         path = Path(scratch) / "head"
@@ -200,28 +195,23 @@ def _header(
         return path.read_bytes()
 
 
-def _factor(value: Any) -> float:
-    if not isinstance(value, int | float) or not 1 <= value <= 1024:
-        raise CheckpointBad(f"rope_scaling factor {value!r} is not a number from 1 to 1024", where="config.json")
-    return float(value)
-
-
 def _add_vocabulary(writer: gguf.GGUFWriter, vocabulary: Vocabulary) -> None:
-    writer.add_tokenizer_model("llama")
-    writer.add_tokenizer_pre("default")
+    writer.add_tokenizer_model(vocabulary.model)
+    writer.add_tokenizer_pre(vocabulary.pre)
     writer.add_token_list(list(vocabulary.pieces))
-    writer.add_token_scores(list(vocabulary.scores))
+    if vocabulary.scores is not None:
+        writer.add_token_scores(list(vocabulary.scores))
     writer.add_token_types([int(kind) for kind in vocabulary.types])
-    for add, token in (
-        (writer.add_bos_token_id, vocabulary.bos),
-        (writer.add_eos_token_id, vocabulary.eos),
-        (writer.add_unk_token_id, vocabulary.unknown),
-        (writer.add_pad_token_id, vocabulary.padding),
+    if vocabulary.merges:
+        writer.add_token_merges(list(vocabulary.merges))
+    for kind, token in vocabulary.special.items():
+        getattr(writer, f"add_{kind}_token_id")(token)
+    for add, value in (
+        (writer.add_add_bos_token, vocabulary.add_bos),
+        (writer.add_add_eos_token, vocabulary.add_eos),
+        (writer.add_add_space_prefix, vocabulary.add_space_prefix),
     ):
-        if token is not None:
-            add(token)
-    writer.add_add_bos_token(vocabulary.add_bos)
-    writer.add_add_eos_token(vocabulary.add_eos)
-    writer.add_add_space_prefix(vocabulary.add_space_prefix)
+        if value is not None:
+            add(value)
     if vocabulary.chat_template is not None:
         writer.add_chat_template(vocabulary.chat_template)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 
 from drupelet.forge.errors import CheckpointBad
+from drupelet.forge.tokenizers.port import PieceType
 
 PIECES_MAX = 1 << 20
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -22,17 +22,6 @@ _TRAINER_TYPE, _TRAINER_UNK, _TRAINER_BOS, _TRAINER_EOS, _TRAINER_PAD = 3, 40, 4
 _NORMALIZER_DUMMY_PREFIX = 3
 BPE = 2
 """The trainer's model type whose merges llama.cpp repeats; 1 is unigram."""
-
-
-class PieceType(IntEnum):
-    """How llama.cpp treats a token; the numbers are SentencePiece's."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,43 @@
+"""The architectures that the embedded converter knows, one file a family, registered by the names in `config.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from drupelet.forge.architectures.gemma import Gemma, Gemma2, Gemma3
+from drupelet.forge.architectures.llama import Llama
+from drupelet.forge.architectures.phi import Phi2, Phi3
+from drupelet.forge.architectures.port import Decoder
+from drupelet.forge.architectures.qwen import Qwen2, Qwen3
+from drupelet.forge.errors import CheckpointBad, Unsupported
+
+AnyDecoder = Decoder[Any]
+ARCHITECTURES: Mapping[str, type[AnyDecoder]] = {
+    name: kind for kind in (Llama, Qwen2, Qwen3, Gemma, Gemma2, Gemma3, Phi2, Phi3) for name in kind.NAMES
+}
+"""Name in `config.json` -> what the converter knows of it."""
+TOOLCHAIN = "convert it with the llama.cpp toolchain, see `drupelet forge toolchain --help`"
+
+
+def open_decoder(name: str, fields: Mapping[str, Any], *, where: str) -> AnyDecoder:
+    """Return the model that `config.json` describes.
+
+    Raises `CheckpointBad` for a config that cannot be true, `Unsupported` for what the embedded converter lacks.
+    """
+    kind = ARCHITECTURES.get(name)
+    if kind is None:
+        fix = f"the embedded converter knows {', '.join(ARCHITECTURES)}; {TOOLCHAIN}"
+        raise Unsupported(f"the architecture {name} is not supported", where=where, fix=fix)
+    try:
+        model = kind(msgspec.convert(fields, kind.CONFIG))
+    except msgspec.ValidationError as error:
+        raise CheckpointBad(f"{error}", where=where) from error
+    for what in model.contradictions():
+        raise CheckpointBad(what, where=where)
+    for what in model.unsupported():
+        raise Unsupported(f"the embedded converter does not know {what}", where=where, fix=TOOLCHAIN)
+    model.extra()  # raises for numbers that are none
+    return model
