@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check fix bench sim clean
+.PHONY: help demo test check fix bench golden-convert sim clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -40,6 +40,9 @@ fix: $(VENV)/.installed  ## Mend what a tool can mend
 
 bench: $(VENV)/.installed  ## Measure, with targets beside results
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+golden-convert: $(VENV)/.installed  ## Remake what converted models are compared with (needs the toolchain; when a tiny model changes)
+	@$(BIN)/python scripts/golden_convert.py $(ARGS)
 
 sim: $(VENV)/.installed  ## Simulate a fleet: make sim SEED=7
 	@$(BIN)/drupelet sim run --seed $(or $(SEED),1) $(ARGS)

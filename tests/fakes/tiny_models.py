@@ -60,11 +60,13 @@ _LLAMA3_ROPE = {
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 _GEMMA = {"head_dim": 16, "hidden_activation": "gelu_pytorch_tanh", "hidden_act": "gelu_pytorch_tanh"}
 _LONG = {
-    "rope_type": "longrope",
     "type": "longrope",
     "short_factor": [1.0, 1.05, 1.1, 1.2, 1.3, 1.4],
     "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 5.0],
 }
+
+TOKENS = [1, 70, 280, 301, 5, 4, 290, 100, 339, 12, 12, 200]
+"""A sequence to compute logits for."""
 
 TINY_MODELS: Mapping[str, TinyModel] = {
     "llama": TinyModel(architecture="LlamaForCausalLM", tokenizer="spm", config={"rope_theta": 10_000.0}),
@@ -87,10 +89,11 @@ TINY_MODELS: Mapping[str, TinyModel] = {
     "qwen2": _bpe("Qwen2ForCausalLM", "qwen2", tie_word_embeddings=True, rope_theta=1_000_000.0),
     "qwen2-yarn": _bpe("Qwen2ForCausalLM", "qwen2", rope_scaling=_YARN, rope_theta=1_000_000.0),
     "qwen3": _bpe("Qwen3ForCausalLM", "qwen2", head_dim=32, tie_word_embeddings=True, rope_theta=1_000_000.0),
-    "gemma": TinyModel(architecture="GemmaForCausalLM", tokenizer="spm", config=_GEMMA),
+    "gemma": TinyModel(architecture="GemmaForCausalLM", tokenizer="spm", config=_GEMMA, bf16=True),
     "gemma2": TinyModel(
         architecture="Gemma2ForCausalLM",
         tokenizer="spm",
+        bf16=True,
         config=_GEMMA | {"query_pre_attn_scalar": 16, "sliding_window": 64, "num_hidden_layers": 3},
     ),
     "gemma3": TinyModel(
@@ -119,7 +122,8 @@ TINY_MODELS: Mapping[str, TinyModel] = {
         "Phi3ForCausalLM",
         "gpt-4o",
         rope_scaling=_LONG,
-        original_max_position_embeddings=64,
+        max_position_embeddings=1024,
+        original_max_position_embeddings=256,
         partial_rotary_factor=0.75,
         tie_word_embeddings=True,
     ),
@@ -217,7 +221,9 @@ def _write_tokenizer(folder: Path, tiny: TinyModel) -> None:
         text = bpe_json(tiny.tokenizer, special=markers, bos=bos)
         (folder / "tokenizer.json").write_text(text)
         settings = {
-            "tokenizer_class": "PreTrainedTokenizerFast" if tiny.tokenizer != "gpt-2" else "GPT2Tokenizer",
+            "tokenizer_class": "GPT2Tokenizer"
+            if tiny.tokenizer in ("gpt-2", "gpt-4o", "dbrx")
+            else "PreTrainedTokenizerFast",
             "bos_token": bos or None,
             "eos_token": markers[2],
             "pad_token": markers[0] if not bos else None,

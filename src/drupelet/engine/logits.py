@@ -117,7 +117,7 @@ class _Batch(ctypes.Structure):
 _LOG_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
 
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     """Open the shared object inside `xllamacpp` without importing the package, and declare what is used of it."""
     spec = importlib.util.find_spec("xllamacpp")
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
@@ -154,7 +154,7 @@ class _Model:
     """A loaded model with one context, for as long as this process lives."""
 
     def __init__(self, path: str, *, context_tokens: int, threads: int) -> None:
-        self._lib = lib = _library()
+        self._lib = lib = library()
         complaints: list[str] = []
         self._log = _LOG_CALLBACK(lambda _level, text, _data: complaints.append(text.decode("utf-8", "replace")))
         lib.llama_log_set(self._log, None)

@@ -14,6 +14,7 @@ from typing import Any
 
 from drupelet.core.names import Digest
 from drupelet.forge.architectures import AnyDecoder, open_decoder
+from drupelet.forge.architectures.config import DecoderConfig
 from drupelet.forge.errors import CheckpointBad, Unsupported
 from drupelet.forge.safetensors import Tensor, parse_json, read_header
 from drupelet.forge.shape import ModelShape
@@ -74,6 +75,11 @@ class Checkpoint:
         if self.model is None:
             raise self.unknown or Unsupported("unknown architecture", where=str(self.folder))
         return self.model
+
+    @property
+    def config(self) -> DecoderConfig | None:
+        """The config's fields as its architecture reads them, where it is known."""
+        return self.model.config if self.model is not None else None
 
     @property
     def parameters(self) -> int:

@@ -93,11 +93,9 @@ def llama3_factors(rope: Rope, width: int) -> NDArray[np.float32]:
     low, high = rope.number("low_freq_factor", 1.0), rope.number("high_freq_factor", 4.0)
     if high <= low:
         raise CheckpointBad("rope scaling's high_freq_factor is not above its low_freq_factor", where="config.json")
-    # In float32 up to the frequency and in float64 from there, as llama.cpp's converter does.
+    # All in float32, as llama.cpp's converter does it: the same numbers to the last bit.
     exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
-    waves = [2 * math.pi / float(frequency) for frequency in 1.0 / np.float32(rope.theta) ** exponents]
-    found = []
-    for wave in waves:
-        blend = (context / wave - low) / (high - low)
-        found.append(1.0 if blend > 1 else factor if blend < 0 else 1 / ((1 - blend) / factor + blend))
-    return np.array(found, dtype=np.float32)
+    waves = np.float32(2 * math.pi) / (np.float32(1) / np.float32(rope.theta) ** exponents)
+    blend = (np.float32(context) / waves - np.float32(low)) / np.float32(high - low)
+    between = 1 / ((1 - blend) / np.float32(factor) + blend)
+    return np.where(blend > 1, np.float32(1), np.where(blend < 0, np.float32(factor), between)).astype(np.float32)
