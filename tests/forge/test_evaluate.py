@@ -26,31 +26,7 @@ from drupelet.forge.recipe import Recipe, parse_recipe
 from drupelet.forge.report import Report, VariantReport
 from drupelet.wire.codec import decode
 from drupelet.wire.manifest import Budgets, ReleaseManifest
-
-RECIPE = b"""
-format = "drupelet.recipe/1"
-family = "tiny"
-model = "tiny"
-context_tokens = 64
-[[variants]]
-name = "q8_0"
-quantization = "q8_0"
-[[variants]]
-name = "f16"
-quantization = "f16"
-[[canonical_prompts]]
-id = "anything"
-prompt = "Where is the milk?"
-tokens_max = 6
-expect = [{ kind = "tokens_min", value = "1" }]
-[evaluation]
-prompts = ["When do you open on Sunday?", "How much is the coffee?"]
-texts = ["The milk is in the fridge on the left."]
-answer_tokens_max = 8
-[quality]
-kl_mean_max = 0.05
-top1_agreement_min = 0.7
-"""
+from tests.forge.recipes import RECIPE
 
 
 def _logits(path: Path, array: np.ndarray, lengths: tuple[int, ...]) -> Logits:
@@ -118,6 +94,13 @@ def test_a_sound_release_passes_and_the_reference_is_computed_once(
     again = _evaluate(parse_recipe(RECIPE), made, tmp_path / "cache", runtime_folder, second)
     assert report.passed
     assert report.findings == ()
+    assert report.reference_check is not None
+    assert 0 < report.reference_check.kl_mean < 1e-5
+    assert [cost.prompt_tokens < 64 for cost in report.variants[0].costs] == [True, True]
+    assert report.variants[0].costs[1].prompt_tokens > 40, "a prompt that nearly fills the context"
+    assert report.variants[0].deterministic
+    assert report.variants[0].worst_prompt
+    assert report.variants[0].kl_quantiles[-1] == pytest.approx(report.variants[0].quality.kl_max, abs=1e-6)
     q8, f16 = report.variants
     assert q8.quality is not None
     assert f16.quality is not None

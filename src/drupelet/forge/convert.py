@@ -27,6 +27,11 @@ class Wanted:
     quantization: str
     file_format: str = "gguf"
 
+    @property
+    def is_reference(self) -> bool:
+        """Whether it can be what the others are compared with."""
+        return self.quantization == "f16" and self.file_format == "gguf"
+
     @classmethod
     def reference(cls) -> Wanted:
         """Return the f16 variant that others are compared with, for recipes that do not ship it."""

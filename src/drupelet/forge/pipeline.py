@@ -11,6 +11,7 @@ from drupelet.core.names import Digest, ReleaseId
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.convert import CONVERTER, Converted, Wanted, convert
 from drupelet.forge.evaluation import Bench, evaluate
+from drupelet.forge.evaluation.replaced import Replaced
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.port import Format, Progress
 from drupelet.forge.ledger import Ledger, Step
@@ -33,6 +34,8 @@ class Pipeline:
     progress: Progress = lambda _doing, _done, _total: None
     formats: Mapping[str, Format] = field(default_factory=lambda: FORMATS)
     """Who writes which file format; see `choice.formats_for`."""
+    replaced: Replaced | None = None
+    """The release whose answers the new one's are compared with."""
     ledger: Ledger = field(default_factory=Ledger)
 
     def measure(self) -> Report:
@@ -51,7 +54,7 @@ class Pipeline:
         for one in made:
             for note in one.artifact.notes:
                 self.bench.progress(f"{one.wanted.name}: {note}")
-        reference = next(one.artifact for one in made if one.wanted.quantization == "f16")
+        reference = next(one.artifact for one in made if one.wanted.is_reference)
         shipped = {variant.name for variant in self.recipe.variants}
         began = self.now_ms()
         report = evaluate(
@@ -60,12 +63,13 @@ class Pipeline:
             reference=reference,
             checkpoint=self.checkpoint,
             bench=self.bench,
+            replaced=self.replaced,
         )
         self.ledger.record(
             Step(
                 name="evaluate",
                 tool=f"drupelet {__version__}",
-                parameters={"passed": str(report.passed).lower()},
+                parameters={"passed": str(report.passed).lower(), "replaces": report.replaces or "nothing"},
                 inputs={one.artifact.path.name: one.artifact.digest for one in made},
                 began_at_ms=began,
                 ended_at_ms=self.now_ms(),
@@ -113,6 +117,6 @@ class Pipeline:
     def _wanted(self) -> list[Wanted]:
         """Return the recipe's variants, and the f16 reference if it is none of them."""
         wanted = [variant.wanted for variant in self.recipe.variants]
-        if all(one.quantization != "f16" for one in wanted):
+        if not any(one.is_reference for one in wanted):
             wanted.append(Wanted.reference())
         return wanted

@@ -21,6 +21,7 @@ from msgspec import Meta
 from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest, family
 from drupelet.engine.canonical import check as check_expectation
+from drupelet.forge.checks import Check, GroupBudget, check_problems
 from drupelet.forge.convert import Wanted
 from drupelet.forge.errors import RecipeBad
 from drupelet.forge.formats import FORMATS
@@ -71,6 +72,10 @@ class EvaluationPlan(Part, frozen=True, kw_only=True):
     answer_tokens_max: Annotated[int, Meta(ge=1, le=1024)] = 48
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     """More threads than idle cores make small models slower, not faster: they wait for each other."""
+    weights: bool = True
+    """Whether each block of weights is compared with the reference's, too; the time of reading both files."""
+    refusal_phrases: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
+    """How this model refuses, beside the usual phrases."""
 
 
 class Calibration(Part, frozen=True, kw_only=True):
@@ -99,6 +104,10 @@ class Recipe(Part, frozen=True, kw_only=True):
     variants: Annotated[tuple[RecipeVariant, ...], Meta(min_length=1, max_length=32)]
     canonical_prompts: Annotated[tuple[CanonicalPrompt, ...], Meta(min_length=1, max_length=64)]
     evaluation: EvaluationPlan
+    checks: Annotated[tuple[Check, ...], Meta(max_length=500)] = ()
+    """Asked in the forge only."""
+    groups: Annotated[dict[NameText, GroupBudget], Meta(max_length=64)] = {}  # noqa: RUF012 (msgspec copies it)
+    """Budgets of groups of checks; a group without one must be answered well in full."""
     quality: QualityBudget = QualityBudget()
     budgets: Budgets = Budgets()
     requires: Requires = Requires()
@@ -218,3 +227,4 @@ def contradictions(recipe: Recipe) -> Iterator[Problem]:
             except BadInput as error:
                 path = ("canonical_prompts", index, "expect", number, "value")
                 yield Problem(path=path, what=error.what, fix=error.fix)
+    yield from check_problems(recipe.checks, recipe.groups)

@@ -54,6 +54,9 @@ def problems(value: Any, kind: Any, *, path: Path = (), hook: Hook | None = None
         found = list(_in_struct(value, inner, path=path, hook=hook))
     elif isinstance(value, list) and (item := _item_of(inner)) is not None:
         found = [p for index, one in enumerate(value) for p in problems(one, item, path=(*path, index), hook=hook)]
+    elif isinstance(value, dict) and typing.get_origin(inner) is dict:
+        item = typing.get_args(inner)[1]
+        found = [p for key, one in value.items() for p in problems(one, item, path=(*path, key), hook=hook)]
     else:
         found = []
     yield from found

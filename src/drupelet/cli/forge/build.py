@@ -16,6 +16,7 @@ from drupelet.durable import PosixDisk
 from drupelet.forge.checkpoint import open_checkpoint
 from drupelet.forge.choice import formats_for
 from drupelet.forge.evaluation import Bench
+from drupelet.forge.evaluation.replaced import open_replaced
 from drupelet.forge.pipeline import Pipeline
 from drupelet.forge.recipe import load_recipe
 from drupelet.forge.report import Report
@@ -39,6 +40,14 @@ def build(
             "--cache", help="Where what is made once is kept: the f16 reference, its logits.", show_default="OUT/cache"
         ),
     ] = None,
+    replaces: Annotated[
+        str,
+        typer.Option(
+            "--replaces",
+            help="The release this one replaces, whose answers it is compared with: its package's folder, or "
+            "DEPOT:FAMILY/VERSION.",
+        ),
+    ] = "",
     override_evaluation: Annotated[
         str, typer.Option("--override-evaluation", help="Pack even what the evaluation refuses; the reason is signed.")
     ] = "",
@@ -59,6 +68,7 @@ def build(
         work=cache_folder,
         now_ms=_now_ms,
     )
+    replaced = open_replaced(replaces, disk=disk) if replaces else None
     opened = open_checkpoint(checkpoint.absolute())
     # A child's socket needs a short path, which the package's folder need not have.
     with tempfile.TemporaryDirectory(prefix="drupelet-") as runtime, Bar() as bar:
@@ -68,6 +78,7 @@ def build(
             recipe_digest=recipe_digest,
             checkpoint=opened,
             folder=out.absolute(),
+            replaced=replaced,
             bench=Bench(
                 disk=disk,
                 cache=cache_folder,
@@ -105,10 +116,14 @@ def show_report(report: Report, output: Format) -> None:
                 f"{one.tokens_per_second:.0f}",
                 f"{one.ttft_ms:.1f}",
                 f"{one.memory_bytes / 2**20:.0f}",
-                f"{sum(result.passed for result in one.canonical)}/{len(one.canonical)}",
+                f"{sum(group.passed for group in one.groups)}/{sum(group.total for group in one.groups)}",
                 "refused" if one.findings else "passed",
             )
         )
     show(report, output=output, columns=COLUMNS, rows=rows)
+    for note in dict.fromkeys(
+        (*report.notes, *(f"{one.name}: {note}" for one in report.variants for note in one.notes))
+    ):
+        say(f"not judged: {note}")
     for finding in report.findings:
         say(f"refused: {finding}")
