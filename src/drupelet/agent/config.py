@@ -48,6 +48,8 @@ class DepotSettings(Section, frozen=True, kw_only=True):
     """Where metadata of releases and blobs lie."""
 
     url: UrlText
+    blobs: Annotated[str, Meta(max_length=512, pattern=r"^(oci(\+http)?://[^\s]+)?$")] = ""
+    """Empty: blobs lie at `url` too. `oci://host/repository` fetches them from a registry; metadata stay at `url`."""
 
 
 class TrustSettings(Section, frozen=True, kw_only=True):

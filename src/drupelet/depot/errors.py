@@ -63,6 +63,8 @@ class NoStore(NotFound):
 class StoreRefused(NotAllowed):
     """No credentials, expired ones, or not enough rights."""
 
+    reason = Reason.SERVER_UNREACHABLE
+
 
 class Taken(Conflict):
     """Other bytes lie under this name, and names never change what they name."""

@@ -127,29 +127,39 @@ class HttpSource:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         with _request(self._pool, url, headers) as response:
-            skip = _offset_to_skip(response, url, offset=offset, size=size)
-            left = size - offset + skip
+            yield from read_blob(response, url, offset=offset, size=size, monotonic=self._monotonic)
+
+
+def read_blob(
+    response: urllib3.response.BaseHTTPResponse,
+    url: str,
+    *,
+    offset: int,
+    size: int,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> Iterator[bytes]:
+    """Yield a blob's bytes from `offset` on out of an answer, whose head is checked first; see `Source.open`."""
+    skip = _offset_to_skip(response, url, offset=offset, size=size)
+    left = size - offset + skip
+    waited_s, window_bytes = 0.0, 0
+    while True:
+        before = monotonic()
+        # One byte more than is due, so that a server which does not stop is noticed.
+        data = response.read1(min(CHUNK_BYTES, left + 1), decode_content=False)
+        waited_s += monotonic() - before
+        window_bytes += len(data)
+        if not data:
+            break
+        if len(data) > left:
+            raise BlobRefused(f"the server sends more than the {size} bytes signed", reason=Reason.TOO_LARGE, where=url)
+        left -= len(data)
+        if waited_s > STALL_WINDOW_S:
+            _refuse_stall(url, window_bytes, waited_s)
             waited_s, window_bytes = 0.0, 0
-            while True:
-                before = self._monotonic()
-                # One byte more than is due, so that a server which does not stop is noticed.
-                data = response.read1(min(CHUNK_BYTES, left + 1), decode_content=False)
-                waited_s += self._monotonic() - before
-                window_bytes += len(data)
-                if not data:
-                    break
-                if len(data) > left:
-                    raise BlobRefused(
-                        f"the server sends more than the {size} bytes signed", reason=Reason.TOO_LARGE, where=url
-                    )
-                left -= len(data)
-                if waited_s > STALL_WINDOW_S:
-                    _refuse_stall(url, window_bytes, waited_s)
-                    waited_s, window_bytes = 0.0, 0
-                yield data[skip:]
-                skip -= min(skip, len(data))
-            if left:
-                _say_cut(response, url, left)
+        yield data[skip:]
+        skip -= min(skip, len(data))
+    if left:
+        _say_cut(response, url, left)
 
 
 @contextmanager
@@ -157,10 +167,28 @@ def _request(
     pool: urllib3.PoolManager, url: str, headers: dict[str, str]
 ) -> Iterator[urllib3.response.BaseHTTPResponse]:
     """Open a GET and turn what urllib3 raises, now or while reading, into this room's errors."""
-    response: urllib3.response.BaseHTTPResponse | None = None
-    try:
+    with said_plainly(url):
         response = pool.request("GET", url, headers=headers, preload_content=False, redirect=False, retries=False)
-        yield response
+        with closing(response):
+            yield response
+
+
+@contextmanager
+def closing(response: urllib3.response.BaseHTTPResponse) -> Iterator[None]:
+    """Let go of an answer afterwards."""
+    try:
+        yield
+    finally:
+        # A body read to its end has given its connection back to the pool; of any other the connection is closed.
+        response.close()
+        response.release_conn()
+
+
+@contextmanager
+def said_plainly(url: str) -> Iterator[None]:
+    """Turn what urllib3 raises into this room's errors."""
+    try:
+        yield
     except LocationValueError as error:
         raise BadAddress(f"{url[:200]!r} is not an address: {error}") from error
     except ReadTimeoutError as error:
@@ -173,11 +201,6 @@ def _request(
         raise SourceUnreachable(
             f"cannot be reached: {_plainly(error)}", where=url, fix="check the network and the address"
         ) from error
-    finally:
-        if response is not None:
-            # A body read to its end has given its connection back to the pool; of any other the connection is closed.
-            response.close()
-            response.release_conn()
 
 
 def _plainly(error: HTTPError) -> str:

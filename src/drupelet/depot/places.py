@@ -29,10 +29,15 @@ def open_store(text: str) -> Store:
                 fix="install the extra 'objectstore': pip install '.[objectstore]' in a clone of Drupelet",
             ) from error
         return open_bucket(text)
+    return FolderStore(PosixDisk(folder_mode=0o755), folder_at(text))
+
+
+def folder_at(text: str) -> Path:
+    """Return the folder a person named, plainly or as `file://`; raises `BadAddress` for another kind of address."""
     scheme, _, rest = text.partition("://")
     if rest and scheme != "file":
         raise BadAddress(
             f"{text[:200]!r} is neither a folder nor an object store's address",
             fix="give a folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
         )
-    return FolderStore(PosixDisk(folder_mode=0o755), Path(rest or text).absolute())
+    return Path(rest or text).absolute()

@@ -32,8 +32,10 @@ class Copied:
     there: int
 
 
-def copy_depot(source: Store, destination: Store, *, holder: str, progress: Progress) -> Copied:
+def copy_depot(source: Store, destination: Store, *, holder: str, progress: Progress, blobs: bool = True) -> Copied:
     """Make `destination` hold what `source` holds, and nothing less than it did.
+
+    Without `blobs` only what is signed is copied: enough to sign the next release, not to serve devices.
 
     Raises `NotFound` if `source` is no depot, `ChangedMeanwhile` if `destination` is newer or was written by somebody
     else, `Taken` if a name there means other bytes, and what the stores raise.
@@ -45,17 +47,19 @@ def copy_depot(source: Store, destination: Store, *, holder: str, progress: Prog
         was = destination.entry(TIMESTAMP)
         there = _timestamp(destination) if was is not None else None
         _refuse_older(timestamp, there, source=source, destination=destination)
-        copied = _copy_files(source, destination, timestamp, progress)
+        copied = _copy_files(source, destination, timestamp, progress, blobs=blobs)
         if there != timestamp:
             destination.replace(TIMESTAMP, timestamp, was=was)
             copied = Copied(copied.files + 1, copied.size_bytes + len(timestamp), copied.there)
     return copied
 
 
-def _copy_files(source: Store, destination: Store, timestamp: bytes, progress: Progress) -> Copied:
+def _copy_files(source: Store, destination: Store, timestamp: bytes, progress: Progress, *, blobs: bool) -> Copied:
     """Copy all files but the timestamp: blobs first, then manifests, then metadata."""
     reached = _reached(source, timestamp)
     wanted = sorted((e for e in _depot_files(source).values() if _is_reached(e.name, reached)), key=_order)
+    if not blobs:
+        wanted = [entry for entry in wanted if blob_of(entry.name) is None]
     held = _depot_files(destination)
     missing = [entry for entry in wanted if not _same(entry, held.get(entry.name)) or _is_newest(entry.name, reached)]
     total = sum(entry.size_bytes for entry in missing)

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from urllib3 import PoolManager
+
 from drupelet.agent.config import Config
 from drupelet.agent.control import SocketGateway
 from drupelet.agent.effects import FleetLink, Ports, Readings
@@ -26,6 +28,10 @@ from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.names import Digest
 from drupelet.depot.download import Download
 from drupelet.depot.http import HttpFetch, HttpSource, make_pool
+from drupelet.depot.oci import Reference, Registry
+from drupelet.depot.oci.credentials import find_credentials
+from drupelet.depot.oci.session import Session
+from drupelet.depot.ports import Source
 from drupelet.durable import Disk, PosixDisk
 from drupelet.telemetry.sensors import PiSensors, read_all
 from drupelet.telemetry.spool import Spool
@@ -96,14 +102,23 @@ class BoundTrust:
         return self._verifier.remembered(digest)
 
 
-class HttpDepot:
+class Downloads:
     """Implements `effects.Depot`: resumable downloads into the part files of the state folder."""
 
-    def __init__(self, disk: Disk, source: HttpSource, config: Config) -> None:
+    def __init__(self, disk: Disk, source: Source, config: Config) -> None:
         self._disk, self._source, self._layout = disk, source, config.layout
 
     def fetching(self, digest: Digest, size_bytes: int) -> Download:
         return Download(self._source, self._disk, part=self._layout.part(digest), digest=digest, size=size_bytes)
+
+
+def blob_source(config: Config, pool: PoolManager) -> Source:
+    """Return where this device fetches blobs: its depot, or a registry. The agent itself tries again, and waits."""
+    if not config.depot.blobs:
+        return HttpSource(config.depot.url, pool)
+    repository = Reference.parse(config.depot.blobs).repository
+    credentials = find_credentials(repository.host, environment=os.environ, home=config.layout.root)
+    return Registry(Session(repository, credentials=credentials, pool=pool, attempts_max=1))
 
 
 def make_ports(config: Config, disk: Disk, *, online: bool) -> Ports:
@@ -134,7 +149,7 @@ def make_ports(config: Config, disk: Disk, *, online: bool) -> Ports:
         link=fleet,
         trust=BoundTrust(verifier, link.token),
         gateway=SocketGateway(config.control),
-        depot=HttpDepot(disk, HttpSource(config.depot.url, pool), config),
+        depot=Downloads(disk, blob_source(config, pool), config),
         sensors=BoardSensors(sensors, clock),
         spool=Spool(disk, config.layout.spool, bytes_max=config.limits.spool_bytes_max),
         hardware=hardware,

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from drupelet.cli.compose.collect import collect, vouched_in
-from drupelet.cli.depot.places import Place, depot_at, this_process
+from drupelet.cli.compose.registry import registry_at
+from drupelet.cli.depot.places import Place, PlaceOrRepository, Root, depot_at, root_in, this_process
 from drupelet.cli.output import Format, Output, say, show
-from drupelet.core.errors import BadInput, NotFound
+from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest
+from drupelet.depot.oci import Reference
+from drupelet.depot.oci.reference import is_registry
 from drupelet.depot.ports import blob_path
 from drupelet.depot.sweep import KEEP, size_of
-from drupelet.durable import PosixDisk
-
-ROOT_BYTES_MAX = 64 * 1024
-Root = Annotated[
-    Path, typer.Option("--root", help="The image repository's root of trust, image-root.json.", show_default=False)
-]
 
 
-def ls(place: Place, root: Root, output: Output = Format.TABLE) -> None:
-    """List the releases a depot's signatures vouch for.
+def ls(place: PlaceOrRepository, root: Root = None, output: Output = Format.TABLE) -> None:
+    """List the releases a depot's signatures vouch for, or the versions in a registry's repository.
 
     Example: drupelet depot ls s3://models/depot --root keys/image-root.json
     """
+    if is_registry(place):
+        tags = registry_at(Reference.parse(place).repository).tags()
+        show([{"version": tag} for tag in tags], output=output, columns=("version",), rows=[(tag,) for tag in tags])
+        return
     store = depot_at(place)
-    found = vouched_in(store, root=_root(root), now=datetime.now(UTC))
+    found = vouched_in(store, root=root_in(root), now=datetime.now(UTC))
     value = [
         {
             "release": one.release.path,
@@ -44,7 +44,7 @@ def ls(place: Place, root: Root, output: Output = Format.TABLE) -> None:
 
 def gc(
     place: Place,
-    root: Root,
+    root: Root = None,
     keep_days: Annotated[
         float, typer.Option("--keep-days", help="Leave what is younger, whatever it is.", min=0, max=3650)
     ] = KEEP.days,
@@ -63,7 +63,7 @@ def gc(
     store = depot_at(place)
     removed = collect(
         store,
-        root=_root(root),
+        root=root_in(root),
         now=datetime.now(UTC),
         keep=timedelta(days=keep_days),
         revoked=revoked,
@@ -100,11 +100,3 @@ def link(
     if sign is None:
         raise BadInput("a folder has no such addresses", where=place, fix="serve it: drupelet depot serve")
     print(sign(blob_path(Digest.parse(digest)), lifetime=timedelta(hours=hours)))
-
-
-def _root(path: Path) -> bytes:
-    disk = PosixDisk()
-    try:
-        return disk.read(path.absolute(), bytes_max=ROOT_BYTES_MAX)
-    except NotFound as error:
-        raise NotFound("there is no such file", where=str(path), fix="give your keys' image-root.json") from error
