@@ -18,6 +18,7 @@ demo: $(VENV)/.installed  ## The whole line on loopback: forge, five devices, a 
 
 test: $(VENV)/.installed  ## All tests (services are installed from Debian and run on loopback)
 	@scripts/install --apt-only test
+	@scripts/install --npm $(VENV)
 	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e" $(ARGS)
 	@$(BIN)/python -m pytest -m e2e $(ARGS)
 

@@ -24,7 +24,8 @@ FILE_BYTES_MAX = 1 << 20
 """As for a recipe, the largest of the kinds."""
 FINDINGS_MAX = 1000
 FILES_MAX = 100_000
-_SKIPPED = {"node_modules", "__pycache__", "site-packages"}
+SKIPPED = {"node_modules", "__pycache__", "site-packages"}
+"""Folders with other people's files."""
 _TOML_AT = re.compile(r" ?\(at (?:line (\d+), column (\d+)|end of document)\)")
 _OURS = re.compile(rb'"?format"?\s*[=:]\s*["\']drupelet\.(recipe|policy|manifest)/')
 
@@ -135,7 +136,7 @@ def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, bool]]:
             yield path, True
             continue
         for folder, folders, names in os.walk(path):
-            folders[:] = sorted(name for name in folders if name[0] != "." and name not in _SKIPPED)
+            folders[:] = sorted(name for name in folders if name[0] != "." and name not in SKIPPED)
             for name in sorted(names):
                 seen += 1
                 if seen > FILES_MAX:

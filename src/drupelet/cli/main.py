@@ -15,6 +15,7 @@ from drupelet.core.errors import BadInput, DrupeletError
 
 NOUNS = {
     "agent": "The device's update agent: run, status, history, rollback, install.",
+    "ci": "A pipeline for your repository: GitHub, GitLab or Jenkins.",
     "depot": "Where artifacts lie: serve a folder over HTTP.",
     "device": "Devices of the fleet: list, approve, why, label, remove.",
     "fleet": "The fleet server: run it, make tokens, migrate its store.",
@@ -43,6 +44,7 @@ def _missing(noun: str, error: ModuleNotFoundError) -> DrupeletError:
         "depot": "fleet",
         "sim": "all",
         "lint": "forge",
+        "ci": "forge",
     }.get(noun, "all")
     return DrupeletError(
         f"`drupelet {noun}` needs {error.name}, which is not installed here",
