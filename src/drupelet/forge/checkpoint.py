@@ -69,6 +69,10 @@ class Checkpoint:
     """`generation_config.json`."""
     digest: Digest
     """Of the names and bytes of all files that were used."""
+    model_file: Path | None = None
+    """A GGUF that takes the checkpoint's place: the reference as it is; see `imports.open_source`."""
+    quantization: str = "f16"
+    """What the reference is kept in."""
 
     def known(self) -> AnyDecoder:
         """Return the model, or raise `Unsupported` saying why the embedded converter cannot convert it."""

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from drupelet.core.names import VariantName, variant_name
 from drupelet.durable.port import Disk
-from drupelet.forge.checkpoint import Checkpoint
+from drupelet.forge.checkpoint import Checkpoint, open_checkpoint
 from drupelet.forge.errors import CheckpointBad
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.kinds import size_bytes
 from drupelet.forge.formats.port import Artifact, Format, Progress
+from drupelet.forge.imports import import_gguf
 
 CONVERTER = "drupelet embedded"
 """Named in the manifest's provenance."""
@@ -26,16 +27,18 @@ class Wanted:
     name: VariantName
     quantization: str
     file_format: str = "gguf"
+    file: str = ""
+    """Where it comes from instead of the checkpoint: a GGUF, or another checkpoint's folder."""
 
-    @property
-    def is_reference(self) -> bool:
-        """Whether it can be what the others are compared with."""
-        return self.quantization == "f16" and self.file_format == "gguf"
+    def is_reference(self, kind: str = "f16") -> bool:
+        """Whether it can be what the others are compared with: made from the checkpoint, in its reference's kind."""
+        return self.quantization == kind and self.file_format == "gguf" and not self.file
 
     @classmethod
-    def reference(cls) -> Wanted:
-        """Return the f16 variant that others are compared with, for recipes that do not ship it."""
-        return cls(name=variant_name("reference-f16"), quantization="f16")
+    def reference(cls, checkpoint: Checkpoint) -> Wanted:
+        """Return the variant that others are compared with, for recipes that do not ship it."""
+        kind = checkpoint.quantization
+        return cls(name=variant_name(f"reference-{kind}"), quantization=kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +59,19 @@ def convert(
     disk: Disk,
     progress: Progress = lambda _doing, _done, _total: None,
     formats: Mapping[str, Format] = FORMATS,
+    files: Path | None = None,
 ) -> tuple[Converted, ...]:
     """Write each wanted variant into `folder` as `<name>.<format>`. Same input, same bytes.
 
-    Raises `CheckpointBad` (also for a NaN met while reading), the disk's errors, `BadInput` for unknown formats.
+    `files` is the folder that variants' own files are relative to. Raises `CheckpointBad` (also for a NaN met while
+    reading), `ModelFileBad` for a file that is no sound GGUF, the disk's errors, `BadInput` for unknown formats.
     """
     needed = 0
     for one in wanted:
         # Known before hours of work, not after; a small model's embedding weighs more, hence the tenth.
         needed += size_bytes(checkpoint.parameters, one.quantization) * 11 // 10
+        if (given := _file_of(one, checkpoint, files)) is not None and given.is_file():
+            needed += given.stat().st_size
     free = disk.free_bytes(folder)
     if needed > free:
         what = f"the variants take about {needed >> 20} MiB and {free >> 20} MiB are free"
@@ -72,13 +79,25 @@ def convert(
     made: list[Converted] = []
     for one in wanted:
         begun = time.monotonic()
-        artifact = formats[one.file_format].write(
-            checkpoint,
-            folder / f"{one.name}.{one.file_format}",
-            quantization=one.quantization,
-            model_name=model_name,
-            disk=disk,
-            progress=progress,
-        )
+        given, out = _file_of(one, checkpoint, files), folder / f"{one.name}.{one.file_format}"
+        if given is not None and not given.is_dir():
+            artifact = import_gguf(given, out, quantization=one.quantization, disk=disk, progress=progress)
+        else:
+            artifact = formats[one.file_format].write(
+                checkpoint if given is None else open_checkpoint(given),
+                out,
+                quantization=one.quantization,
+                model_name=model_name,
+                disk=disk,
+                progress=progress,
+            )
         made.append(Converted(wanted=one, artifact=artifact, duration_ms=(time.monotonic() - begun) * 1000))
     return tuple(made)
+
+
+def _file_of(wanted: Wanted, checkpoint: Checkpoint, files: Path | None) -> Path | None:
+    """Return where a variant is taken from, if not from the checkpoint."""
+    if wanted.file:
+        return (files or Path.cwd()) / wanted.file
+    same = checkpoint.model_file is not None and wanted.quantization == checkpoint.quantization
+    return checkpoint.model_file if same and wanted.file_format == "gguf" else None

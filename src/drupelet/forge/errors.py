@@ -3,6 +3,7 @@
 BadInput (core)
 |- CheckpointBad          the checkpoint is damaged, incomplete or contradicts itself
 |  `- Unsupported         it is whole, but not of a kind that this converter knows
+|- ModelFileBad           a model file that is to be imported is damaged or contradicts itself
 |- RecipeBad              the recipe is malformed or asks for what is not there
 `- CalibrationBad         the calibration text is no text, too short or too long
 Refused (core)
@@ -22,6 +23,10 @@ class CheckpointBad(BadInput):
 
 class Unsupported(CheckpointBad):
     """Whole, but not of a kind that this converter knows."""
+
+
+class ModelFileBad(BadInput):
+    """A model file that is to be imported is damaged or contradicts itself."""
 
 
 class RecipeBad(BadInput):

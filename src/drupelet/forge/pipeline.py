@@ -36,6 +36,8 @@ class Pipeline:
     """Who writes which file format; see `choice.formats_for`."""
     replaced: Replaced | None = None
     """The release whose answers the new one's are compared with."""
+    files: Path | None = None
+    """The folder that the recipe's own files are relative to."""
     ledger: Ledger = field(default_factory=Ledger)
 
     def measure(self) -> Report:
@@ -49,12 +51,14 @@ class Pipeline:
             disk=self.bench.disk,
             progress=self.progress,
             formats=self.formats,
+            files=self.files,
         )
         self._record_conversion(made, began)
         for one in made:
             for note in one.artifact.notes:
                 self.bench.progress(f"{one.wanted.name}: {note}")
-        reference = next(one.artifact for one in made if one.wanted.is_reference)
+        kind = self.checkpoint.quantization
+        reference = next(one.artifact for one in made if one.wanted.is_reference(kind))
         shipped = {variant.name for variant in self.recipe.variants}
         began = self.now_ms()
         report = evaluate(
@@ -79,15 +83,18 @@ class Pipeline:
 
     def _record_conversion(self, made: Sequence[Converted], began_at_ms: int) -> None:
         """Record one step for all that Drupelet wrote itself, and the steps of other people's tools, each once."""
-        own = [one for one in made if not one.artifact.steps]
-        if own:
+        taken = [one for one in made if one.wanted.file or self.checkpoint.model_file is not None]
+        own = [one for one in made if not one.artifact.steps and one not in taken]
+        for name, some in (("convert", own), ("import", [one for one in taken if not one.artifact.steps])):
+            if not some:
+                continue
             self.ledger.record(
                 Step(
-                    name="convert",
+                    name=name,
                     tool=f"{CONVERTER} {__version__}",
-                    parameters={str(one.wanted.name): one.wanted.quantization for one in own},
+                    parameters={str(one.wanted.name): one.wanted.quantization for one in some},
                     inputs={"checkpoint": self.checkpoint.digest, "recipe": self.recipe_digest},
-                    outputs={one.artifact.path.name: one.artifact.digest for one in own},
+                    outputs={one.artifact.path.name: one.artifact.digest for one in some},
                     began_at_ms=began_at_ms,
                     ended_at_ms=self.now_ms(),
                 )
@@ -117,6 +124,6 @@ class Pipeline:
     def _wanted(self) -> list[Wanted]:
         """Return the recipe's variants, and the f16 reference if it is none of them."""
         wanted = [variant.wanted for variant in self.recipe.variants]
-        if not any(one.is_reference for one in wanted):
-            wanted.append(Wanted.reference())
+        if not any(one.is_reference(self.checkpoint.quantization) for one in wanted):
+            wanted.append(Wanted.reference(self.checkpoint))
         return wanted

@@ -52,6 +52,8 @@ class RecipeVariant(Part, frozen=True, kw_only=True):
     name: NameText
     quantization: str
     file_format: str = "gguf"
+    file: str = ""
+    """A GGUF to take as it is, or another checkpoint's folder to convert; relative to the recipe's folder."""
     npu_required: bool = False
     quality: QualityBudget | None = None
     """Instead of the recipe's own budget."""
@@ -59,7 +61,12 @@ class RecipeVariant(Part, frozen=True, kw_only=True):
     @property
     def wanted(self) -> Wanted:
         """As the converter takes it."""
-        return Wanted(name=typing.cast(Any, self.name), quantization=self.quantization, file_format=self.file_format)
+        return Wanted(
+            name=typing.cast(Any, self.name),
+            quantization=self.quantization,
+            file_format=self.file_format,
+            file=self.file,
+        )
 
 
 class EvaluationPlan(Part, frozen=True, kw_only=True):
@@ -158,6 +165,8 @@ def _quantization(recipe: Recipe, index: int, embedded: Sequence[str]) -> Proble
     """Return what is wrong with a variant's quantization, if anything is."""
     variant, path = recipe.variants[index], ("variants", index, "quantization")
     wanted = variant.quantization
+    if variant.file.endswith(".gguf"):
+        return None  # held against the file itself
     by_tools = recipe.converter == "toolchain" and variant.file_format == "gguf"
     known = tuple(KINDS) if by_tools else embedded
     if wanted in known:

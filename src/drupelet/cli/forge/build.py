@@ -13,10 +13,10 @@ from drupelet.cli.output import Format, Output, say, show
 from drupelet.cli.progress import Bar
 from drupelet.core.names import ReleaseId, Version, family
 from drupelet.durable import PosixDisk
-from drupelet.forge.checkpoint import open_checkpoint
 from drupelet.forge.choice import formats_for
 from drupelet.forge.evaluation import Bench
 from drupelet.forge.evaluation.replaced import open_replaced
+from drupelet.forge.imports import open_source
 from drupelet.forge.pipeline import Pipeline
 from drupelet.forge.recipe import load_recipe
 from drupelet.forge.report import Report
@@ -24,7 +24,8 @@ from drupelet.forge.toolchain.venvs import cache_folder as tools_cache
 
 RecipeFile = Annotated[Path, typer.Argument(help="The family's recipe.toml.", show_default=False)]
 CheckpointFolder = Annotated[
-    Path, typer.Option("--checkpoint", help="Folder in Hugging Face's layout.", show_default=False)
+    Path,
+    typer.Option("--checkpoint", help="Folder in Hugging Face's layout, or a GGUF in f16.", show_default=False),
 ]
 COLUMNS = ("variant", "MiB", "KL mean", "top-1", "tokens/s", "TTFT ms", "RAM MiB", "prompts", "verdict")
 
@@ -69,7 +70,7 @@ def build(
         now_ms=_now_ms,
     )
     replaced = open_replaced(replaces, disk=disk) if replaces else None
-    opened = open_checkpoint(checkpoint.absolute())
+    opened = open_source(checkpoint.absolute())
     # A child's socket needs a short path, which the package's folder need not have.
     with tempfile.TemporaryDirectory(prefix="drupelet-") as runtime, Bar() as bar:
         line = Pipeline(
@@ -87,6 +88,7 @@ def build(
             ),
             now_ms=_now_ms,
             formats=formats,
+            files=recipe.absolute().parent,
             progress=bar.bytes_done,
         )
         report = line.measure()

@@ -72,7 +72,7 @@ class ToolchainGguf:
             raise BadInput(f"unknown quantization {quantization!r}", fix=f"use one of {', '.join(KINDS)}")
         if kind.needs_importance and self.calibration is None:
             raise BadInput(f"{quantization} needs an importance matrix", fix="give the recipe a [calibration] text")
-        whole = quantization if kind.whole else "f16"
+        whole = quantization if kind.whole else checkpoint.quantization
         source = self._converted(checkpoint, whole, model_name, disk, progress)
         if kind.whole:
             _same_bytes(source.path, out, disk)
@@ -84,6 +84,10 @@ class ToolchainGguf:
         return self._quantized(source, matrix, out, quantization, checkpoint.parameters, disk, progress)
 
     def _converted(self, checkpoint: Checkpoint, kind: str, model_name: str, disk: Disk, progress: Progress) -> _Made:
+        if checkpoint.model_file is not None:
+            if kind != checkpoint.quantization:
+                raise checkpoint.unknown or BadInput("a GGUF is not converted again", where=str(checkpoint.model_file))
+            return _Made(path=checkpoint.model_file, digest=checkpoint.digest, steps=())
         size = size_bytes(checkpoint.parameters, kind)
 
         def make(part: Path) -> None:
