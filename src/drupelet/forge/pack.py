@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
@@ -28,6 +29,7 @@ from drupelet.wire.manifest import (
     Attachment,
     AttachmentKind,
     Evaluation,
+    FileFormat,
     MemoryAt,
     Provenance,
     ReleaseManifest,
@@ -119,7 +121,7 @@ def build_manifest(
                 name=wanted.name,
                 digest=measured.digest,
                 size_bytes=measured.size_bytes,
-                file_format="gguf",
+                file_format=cast(FileFormat, wanted.file_format),  # the recipe's reader knows them all
                 quantization=wanted.quantization,
                 memory=memory_at(measured, shape, recipe.context_tokens),
                 npu_required=wanted.npu_required,

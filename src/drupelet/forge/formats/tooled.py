@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from drupelet.forge.bundle import write_bundle
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.formats.port import Artifact, Progress
 from drupelet.forge.formats.staging import stage
+from drupelet.forge.ledger import Step
 from drupelet.forge.toolchain.process import run
-from drupelet.forge.toolchain.venvs import ToolVenv, cache_folder
+from drupelet.forge.toolchain.venvs import ToolFailed, ToolVenv, cache_folder
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TMPDIR", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 """All that a tool sees of this process's variables: no secret of a CI job is among them."""
@@ -41,6 +43,20 @@ class ToolFormat:
     single: str = ""
     """The one file that the script leaves; empty where it leaves a folder."""
     template_prefix: str = ""
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+    @property
+    def tool(self) -> str:
+        """Who makes it, for people: the environment with the versions that were asked for."""
+        return f"{self.name} by {', '.join(asked.replace('==', ' ') for asked in self.venv.requirements)}"
+
+    @property
+    def tool_digest(self) -> Digest:
+        """Of the script and of every version it runs with."""
+        hashing = hashlib.sha256(script(self.script).read_bytes())
+        for pin in sorted((*self.venv.requirements, *self.venv.pins)):
+            hashing.update(f"{pin}\n".encode())
+        return Digest.of_hex(hashing.hexdigest())
 
     def write(
         self, checkpoint: Checkpoint, out: Path, *, quantization: str, model_name: str, disk: Disk, progress: Progress
@@ -54,6 +70,7 @@ class ToolFormat:
         work = out.with_name(f".{out.name}.making")
         shutil.rmtree(work, ignore_errors=True)  # what an interrupted run left
         log = out.with_name(f"{out.name}.log")
+        began = self.now_ms()
         try:
             staged = stage(checkpoint, work / "checkpoint", template_prefix=self.template_prefix)
             progress(f"{quantization} by the tools for {self.name}", 0, 1)
@@ -64,9 +81,21 @@ class ToolFormat:
                 environment=environment(work / "home"),
                 cwd=work,
             )
+            if not (work / "made" / self.single).exists():
+                raise ToolFailed(f"the tools for {self.name} made nothing", where=str(log), fix="see the log")
             artifact = self._publish(work / "made", out, quantization=quantization, disk=disk, progress=progress)
             log.unlink()
-            return artifact
+            step = Step(
+                name="convert",
+                tool=self.tool,
+                tool_digest=self.tool_digest,
+                parameters={"file_format": self.name, "quantization": quantization},
+                inputs={"checkpoint": checkpoint.digest},
+                outputs={out.name: artifact.digest},
+                began_at_ms=began,
+                ended_at_ms=self.now_ms(),
+            )
+            return replace(artifact, steps=(step,))
         finally:
             shutil.rmtree(work, ignore_errors=True)
 

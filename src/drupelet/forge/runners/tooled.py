@@ -29,7 +29,7 @@ from drupelet.durable.port import hash_file
 from drupelet.engine.client import Answer
 from drupelet.engine.logits import SEQUENCE_TOKENS_MAX, Logits
 from drupelet.engine.spec import EngineAnswered, EngineUnreachable, Exit, StartFailed
-from drupelet.forge.bundle import unpack
+from drupelet.forge.bundle import BundleBad, unpack
 from drupelet.forge.formats.tooled import environment, script
 from drupelet.forge.runners.port import Messages, RunSpec, SpecialTokens
 from drupelet.forge.toolchain.process import last_words
@@ -75,10 +75,15 @@ class ToolSession:
             ended = Exit(reason=ExitReason.LOAD_FAILED, words="the file is not the one that was asked for")
             raise StartFailed(ended, where=str(spec.model))
         model = self._folder / (single or "model")
-        if single:
-            model.symlink_to(spec.model.absolute())
-        else:
-            unpack(spec.model, model)
+        try:
+            if single:
+                model.symlink_to(spec.model.absolute())
+            else:
+                unpack(spec.model, model)
+        except (BundleBad, OSError) as error:
+            words = error.what if isinstance(error, BundleBad) else str(error.strerror)
+            ended = Exit(reason=ExitReason.LOAD_FAILED, words=f"could not be unpacked: {words}")
+            raise StartFailed(ended, where=str(spec.model)) from error
         command = [python, "-s", script(script_name), model, str(spec.context_tokens), str(spec.threads)]
         with self._log.open("wb") as log:
             return subprocess.Popen(
