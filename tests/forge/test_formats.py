@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drupelet.forge.vocab import load_processor
 
 from drupelet.core.errors import BadInput
 from drupelet.durable import PosixDisk
@@ -25,7 +26,6 @@ from drupelet.forge.recipe import load_recipe
 from drupelet.forge.runners import RUNNERS
 from drupelet.forge.runners.port import Runner, RunSpec
 from drupelet.forge.toolchain.venvs import ToolMissing
-from drupelet.forge.vocab import load_processor
 from tests.fakes.fake_format import FakeFormat, FakeRunner
 from tests.forge.conftest import KIOSK
 
