@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drupelet.forge.vocab import load_processor
+import sentencepiece
 
 from drupelet.core.errors import BadInput
 from drupelet.durable import PosixDisk
@@ -130,7 +130,7 @@ def test_it_answers_the_canonical_prompts(made: Made, runtime_folder: Path) -> N
 
 
 def test_it_speaks_the_checkpoints_language(made: Made, runtime_folder: Path) -> None:
-    processor = load_processor(open_checkpoint(KIOSK / "1.2"))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(KIOSK / "1.2" / "tokenizer.model"))
     with made.runner.start(made.spec, runtime_folder=runtime_folder) as session:
         assert session.render(TURNS) == RENDERED
         for text in TEXTS:
@@ -166,7 +166,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 def test_its_logits_are_near_those_of_f16_at_every_position(made: Made, reference: Artifact, tmp_path: Path) -> None:
-    processor = load_processor(open_checkpoint(KIOSK / "1.2"))
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(KIOSK / "1.2" / "tokenizer.model"))
     texts = (f"{RENDERED}On Sunday we are open from 10 to 16.<|end|>", "<|user|>\nWhere is the milk?<|end|>\n")
     sequences = [list(processor.EncodeAsIds(text)) for text in texts]
     ours = made.runner.logits(made.spec, sequences, tmp_path / "ours")

@@ -34,11 +34,11 @@ def stage(checkpoint: Checkpoint, folder: Path, *, template_prefix: str = "") ->
     for path in checkpoint.files:
         if path.name not in REWRITTEN:
             (folder / path.name).symlink_to(path.resolve())
-    config = json.loads((checkpoint.folder / "config.json").read_bytes())
+    config = dict(checkpoint.fields)
     config.setdefault("model_type", MODEL_TYPES.get(checkpoint.architecture))
     _write(folder / "config.json", config)
     settings = dict(checkpoint.tokenizer_config)
-    if checkpoint.tokenizer is not None:
+    if checkpoint.tokenizer is not None and checkpoint.tokenizer.suffix == ".model":
         settings.setdefault("tokenizer_class", TOKENIZER_CLASS)
     template = settings.pop("chat_template", None)
     if isinstance(template, list):
