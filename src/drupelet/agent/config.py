@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
 from drupelet.agent.errors import BadConfig
 from drupelet.agent.preflight import Daily
 from drupelet.agent.slots import Layout
-from drupelet.wire.fields import Label, LabelKey, NameText, UrlText
+from drupelet.wire.fields import Label, LabelKey, NameText
 from drupelet.wire.settings import Section, parse_settings, read_settings
 
 DEFAULT_PATH = Path("/etc/drupelet/agent.toml")
 PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
 Ms = Annotated[int, Meta(ge=1, le=86_400_000)]
+OptionalUrl = Annotated[str, Meta(pattern=r"^(https?://[^\s]+)?$", max_length=2048)]
 _DAILY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)\Z")
 
 
@@ -36,7 +37,8 @@ class Device(Section, frozen=True, kw_only=True):
 class Fleet(Section, frozen=True, kw_only=True):
     """The fleet server, and how often it is asked when it says nothing else."""
 
-    url: UrlText
+    url: OptionalUrl = ""
+    """Required where the fleet orders the updates."""
     ca_file: Annotated[str, Meta(max_length=4096)] = ""
     """Certificates to trust instead of the system's."""
     poll_ms: Ms = 30_000
@@ -47,7 +49,8 @@ class Fleet(Section, frozen=True, kw_only=True):
 class DepotSettings(Section, frozen=True, kw_only=True):
     """Where metadata of releases and blobs lie."""
 
-    url: UrlText
+    url: OptionalUrl = ""
+    """Required where the fleet orders the updates."""
     blobs: Annotated[str, Meta(max_length=512, pattern=r"^(oci(\+http)?://[^\s]+)?$")] = ""
     """Empty: blobs lie at `url` too. `oci://host/repository` fetches them from a registry; metadata stay at `url`."""
 
@@ -86,8 +89,10 @@ class SensorSettings(Section, frozen=True, kw_only=True):
 
 
 class Updates(Section, frozen=True, kw_only=True):
-    """When updates may begin and how closely a new release is watched."""
+    """Who orders updates, when they may begin and how closely a new release is watched."""
 
+    ordered_by: Literal["fleet", "mender"] = "fleet"
+    """`mender`: no agent runs; releases come in Mender artifacts, through our update module."""
     windows: Annotated[tuple[str, ...], Meta(max_length=16)] = ()
     """Local times, such as `02:00-05:00`; none means always."""
     child_deaths_max: Annotated[int, Meta(ge=0, le=1000)] = 3
@@ -126,8 +131,8 @@ class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
     device: Device
-    fleet: Fleet
-    depot: DepotSettings
+    fleet: Fleet = Fleet()
+    depot: DepotSettings = DepotSettings()
     trust: TrustSettings = TrustSettings()
     gateway: GatewaySettings = GatewaySettings()
     hardware: HardwareSettings = HardwareSettings()
@@ -170,12 +175,12 @@ def _daily(text: str, *, where: str) -> Daily:
 def parse(text: bytes, *, where: str) -> Config:
     """Return the configuration in `text`, or raise `BadConfig` saying which key and what would do."""
     config = parse_settings(Config, text, where=where, error=BadConfig)
-    return _with_daily(config, where=where)
+    return _checked(config, where=where)
 
 
 def read(path: Path) -> Config:
     """Read and parse a file; raises `NotFound` or `BadConfig`."""
-    return _with_daily(
+    return _checked(
         read_settings(
             Config, path, error=BadConfig, fix="make one with `drupelet agent init`, or name another with --config"
         ),
@@ -183,7 +188,13 @@ def read(path: Path) -> Config:
     )
 
 
-def _with_daily(config: Config, *, where: str) -> Config:
+def _checked(config: Config, *, where: str) -> Config:
     for daily in config.updates.windows:
         _daily(daily, where=f"{where}: updates.windows")
+    if config.updates.ordered_by == "fleet":
+        for name, url in (("fleet", config.fleet.url), ("depot", config.depot.url)):
+            if not url:
+                raise BadConfig(
+                    f"{name}.url is missing", where=where, fix=f"say where the {name} is: [{name}] url = ..."
+                )
     return config

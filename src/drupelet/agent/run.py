@@ -134,7 +134,7 @@ class Agent:
 
     # Events
 
-    def _happen(self, event: e.AnyEvent) -> None:
+    def happen(self, event: e.AnyEvent) -> None:
         """Journal an event, let `serve.json` follow, begin what is to be done."""
         effect = self._journal.append(event)
         self._trouble = None
@@ -176,7 +176,7 @@ class Agent:
         if isinstance(event, e.Delayed) and not event.fault:
             self._say_delay(event)
             return
-        self._happen(event)
+        self.happen(event)
 
     def _delayed(self, error: DrupeletError) -> None:
         """Wait and begin the step anew; said once, not at every attempt."""
@@ -187,16 +187,16 @@ class Agent:
 
     def _say_delay(self, event: e.Delayed) -> None:
         if event.reason is not self.state.reason:
-            self._happen(event)
+            self.happen(event)
 
     def _cleared(self) -> None:
         if self.state.reason is not Reason.NONE and self.state.state is not UpdateState.REVERTING:
-            self._happen(e.Delayed())
+            self.happen(e.Delayed())
 
     def _drop_condemned(self) -> None:
         event = orders.condemned_in_flight(self.state)
         if isinstance(event, e.Refused | e.Recalled):
-            self._happen(event)
+            self.happen(event)
 
     # Orders
 
@@ -217,7 +217,7 @@ class Agent:
             if isinstance(event, e.Noted):
                 self._note(event.reason, event.detail)
             else:
-                self._happen(event)
+                self.happen(event)
 
     def _note(self, reason: Reason, detail: str) -> None:
         """Journal a refusal once for each distinct cause, however often it is repeated."""
@@ -225,7 +225,7 @@ class Agent:
         for told in reversed(self.state.recent):
             if told.event == "noted" and (told.reason, told.detail) == (reason, detail):
                 return
-        self._happen(e.Noted(reason=reason, detail=detail))
+        self.happen(e.Noted(reason=reason, detail=detail))
 
     def _answer_requests(self) -> None:
         folder = self._config.layout.requests
@@ -236,7 +236,7 @@ class Agent:
                 if isinstance(event, requests.LocalAnswer):
                     answer = event
                 else:
-                    self._happen(event)
+                    self.happen(event)
                     answer = requests.LocalAnswer(accepted=True)
             requests.answer(self._ports.disk, folder, key, answer)
 

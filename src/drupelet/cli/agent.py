@@ -37,6 +37,9 @@ def run(config: ConfigPath = settings.DEFAULT_PATH) -> None:
     Example: drupelet agent run --config /etc/drupelet/agent.toml
     """
     wanted = settings.read(config)
+    if wanted.updates.ordered_by != "fleet":
+        what = f"this device's updates are ordered by {wanted.updates.ordered_by}, so no agent may run"
+        raise Conflict(what, where=str(config), fix='set updates.ordered_by = "fleet"')
     from drupelet.cli.compose.agent import check_folder, run_agent
 
     check_folder(wanted)
@@ -322,3 +325,27 @@ def _toml(text: str) -> str:
     import json
 
     return json.dumps(text)
+
+
+@app.command()
+def mender(
+    state: Annotated[
+        str, typer.Argument(help="The state of Mender's update-module protocol, such as ArtifactInstall.")
+    ],
+    folder: Annotated[Path, typer.Argument(help="The folder that Mender gives the module.")] = Path(),
+    config: ConfigPath = settings.DEFAULT_PATH,
+    timeout_s: Annotated[float, typer.Option("--timeout-s", min=1, help="How long a state may take.")] = 3600.0,
+) -> None:
+    """Do what Mender asks of its update module `drupelet`: install, commit or roll back a signed release.
+
+    Example: drupelet agent mender ArtifactInstall /var/lib/mender/modules/v3/payloads/0000/tree
+    """
+    from drupelet.agent.module import ANSWERS, Call
+
+    if state in ANSWERS:
+        print(ANSWERS[state])
+    if state not in {call.value for call in Call}:
+        return  # the protocol grows: what is unknown is answered with nothing
+    from drupelet.cli.compose.module import run_call
+
+    say(run_call(Call(state), folder, settings.read(config), timeout_s=timeout_s).why)

@@ -132,8 +132,8 @@ def make_ports(config: Config, disk: Disk, *, online: bool) -> Ports:
         disk,
         config.layout.trust,
         device=config.device.id,
-        image_root=_root(disk, config.trust.image_root),
-        director_root=_root(disk, config.trust.director_root),
+        image_root=read_root(disk, config.trust.image_root),
+        director_root=read_root(disk, config.trust.director_root),
         director_url=link.director_url,
         depot_url=config.depot.url,
         fetch=HttpFetch(pool),
@@ -156,7 +156,8 @@ def make_ports(config: Config, disk: Disk, *, online: bool) -> Ports:
     )
 
 
-def _root(disk: Disk, path: str) -> bytes:
+def read_root(disk: Disk, path: str) -> bytes:
+    """Return a root of trust the device was given. Raises `NotFound` saying where roots come from, or `BadInput`."""
     try:
         root = disk.read(Path(path), bytes_max=ROOT_BYTES_MAX)
     except NotFound as error:
