@@ -349,3 +349,24 @@ def mender(
     from drupelet.cli.compose.module import run_call
 
     say(run_call(Call(state), folder, settings.read(config), timeout_s=timeout_s).why)
+
+
+@app.command("mender-module")
+def mender_module(
+    executable: Annotated[str, typer.Option("--executable", help="The drupelet program the module starts.")] = "",
+    write: Annotated[bool, typer.Option("--write/--show", help="Write the file, or only show it.")] = False,
+) -> None:
+    """Show or write Mender's update module, for devices whose updates Mender orders.
+
+    Example: sudo drupelet agent mender-module --write
+    """
+    from drupelet.cli.units import EXECUTABLE
+    from drupelet.cli.units import mender_module as made
+    from drupelet.durable import PosixDisk
+
+    file = made(executable=executable or EXECUTABLE)
+    if not write:
+        print(file.text, end="")
+        return
+    PosixDisk().replace(file.path, file.text.encode(), mode=0o755)
+    say(f'wrote {file.path}; set updates.ordered_by = "mender" in the agent\'s configuration')

@@ -13,6 +13,7 @@ import typer
 from drupelet.cli.api import NO_SERVER, Api, Reason, Server, Token, ago
 from drupelet.cli.output import Format, Output, print_json, say, show
 from drupelet.cli.verdict import Patience, await_verdict, findings, newest_of, progress
+from drupelet.cli.via import Asked, Via, roll_out
 from drupelet.core.errors import BadInput, Refused
 from drupelet.core.errors import NotFound as CoreNotFound
 from drupelet.core.names import ReleaseId
@@ -30,7 +31,8 @@ A_DAY_S = 86_400.0
 
 @app.command()
 def start(
-    release: Annotated[str, typer.Argument(help="Family and version, such as kiosk/1.2.")],
+    context: typer.Context,
+    release: Annotated[str, typer.Argument(help="Family and version, such as kiosk/1.2.")] = "",
     to: Annotated[str, typer.Option("--to", "-l", help="Selector; empty means every device.")] = "",
     stages: Annotated[str, typer.Option("--stages", help="Exposure caps, as in 1,25%,100%; else the release's.")] = "",
     policy: Annotated[Path | None, typer.Option("--policy", help="A policy file, TOML or JSON.")] = None,
@@ -38,14 +40,40 @@ def start(
     seed: Annotated[str, typer.Option("--seed", help="Seed of the draw; else the server draws one.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Then wait for the verdict, as `rollout wait` does.")] = False,
     timeout: Timeout = A_DAY_S,
+    via: Annotated[Via, typer.Option("--via", help="Whose devices they are.")] = Via.DRUPELET,
+    deployment: Annotated[
+        Path | None, typer.Option("--deployment", help="A deployment manifest (JSON) that says what, whom and how far.")
+    ] = None,
+    artifact: Annotated[
+        Path | None, typer.Option("--artifact", help="A file to give to the other system first.")
+    ] = None,
+    previous: Annotated[
+        str, typer.Option("--previous", help="What the other system gives back to devices if this is taken back.")
+    ] = "",
+    name: Annotated[str, typer.Option("--name", help="The rollout's name in the other system; else the release.")] = "",
+    soak: Annotated[
+        float, typer.Option("--soak", help="Least seconds from one stage to the next.", min=0, max=30 * A_DAY_S)
+    ] = 0,
+    once: Annotated[bool, typer.Option("--once", help="Do what is due now and end; for a timer.")] = False,
+    abort: Annotated[bool, typer.Option("--abort", help="Take the other system's rollout of this name back.")] = False,
     server: Server = NO_SERVER,
     token: Token = "",
     output: Output = Format.TABLE,
 ) -> None:
-    """Start a staged rollout.
+    """Start a staged rollout; with `--via` through Mender, balena or hawkBit, stage by stage, until it ends.
 
     Example: drupelet rollout start kiosk/1.2 --to 'site=lab' --stages 1,3,5
     """
+    if via is not Via.DRUPELET or deployment is not None:
+        asked = Asked(
+            via=via, release=release, to=to, stages=stages, name=name, seed=seed, deployment=deployment,
+            artifact=artifact, previous=previous, soak_s=soak, once=once, abort=abort, reason="", timeout_s=timeout,
+            server=server, token=token,
+        )  # fmt: skip
+        roll_out(context, asked, output=output)
+        return
+    if not release:
+        raise BadInput("no release is named", fix="for example: drupelet rollout start kiosk/1.2")
     document = _policy(policy) if policy is not None else {}
     if direct:
         document["design"] = "none"

@@ -55,8 +55,35 @@ def shipped(name: str) -> str:
     return (resources.files(__name__) / name).read_text(encoding="utf-8")
 
 
+MENDER_MODULE = Path("/usr/share/mender/modules/v3/drupelet")
+_MENDER_MODULE_TEXT = """#!/bin/sh
+# Mender's update module "drupelet": installs, commits and rolls back signed model releases.
+# Protocol: update modules v3; see docs/mender.md of Drupelet.
+exec {executable} agent mender "$1" "$2"
+"""
+
+
+def mender_module(*, executable: str = EXECUTABLE) -> UnitFile:
+    """Return Mender's update module, to be written with mode 0755; raises `BadInput` as `units` does."""
+    _check_program(executable)
+    return UnitFile(MENDER_MODULE, _MENDER_MODULE_TEXT.format(executable=executable))
+
+
 def units(role: Role, *, executable: str = EXECUTABLE) -> tuple[UnitFile, ...]:
     """Return what a machine of this role needs; raises `BadInput` for a program the services could not start."""
+    _check_program(executable)
+    services = (
+        UnitFile(UNIT_FOLDER / name, shipped(name).replace(f"={EXECUTABLE} ", f"={executable} "))
+        for name in role.services
+    )
+    return (
+        *services,
+        UnitFile(SYSUSERS_FOLDER / "drupelet.conf", shipped("drupelet.sysusers.conf")),
+        UnitFile(TMPFILES_FOLDER / f"drupelet-{role.value}.conf", shipped(f"drupelet-{role.value}.tmpfiles.conf")),
+    )
+
+
+def _check_program(executable: str) -> None:
     if not _PLAIN_PATH.match(executable) or ".." in PurePosixPath(executable).parts:
         raise BadInput(
             f"{executable!r} is no absolute path of plain characters",
@@ -69,15 +96,6 @@ def units(role: Role, *, executable: str = EXECUTABLE) -> tuple[UnitFile, ...]:
             where="executable",
             fix="install into /opt/drupelet: python3 -m venv /opt/drupelet",
         )
-    services = (
-        UnitFile(UNIT_FOLDER / name, shipped(name).replace(f"={EXECUTABLE} ", f"={executable} "))
-        for name in role.services
-    )
-    return (
-        *services,
-        UnitFile(SYSUSERS_FOLDER / "drupelet.conf", shipped("drupelet.sysusers.conf")),
-        UnitFile(TMPFILES_FOLDER / f"drupelet-{role.value}.conf", shipped(f"drupelet-{role.value}.tmpfiles.conf")),
-    )
 
 
 def after(role: Role) -> tuple[tuple[str, ...], ...]:
