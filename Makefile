@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check fix bench golden-convert sim clean
+.PHONY: help demo test check fix bench bench-forge toolchain-test golden-convert sim clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -44,6 +44,9 @@ bench: $(VENV)/.installed  ## Measure, with targets beside results
 
 golden-convert: $(VENV)/.installed  ## Remake what converted models are compared with (needs the toolchain; when a tiny model changes)
 	@$(BIN)/python scripts/golden_convert.py $(ARGS)
+
+bench-forge: $(VENV)/.installed  ## The forge at full size against llama.cpp's own tools; needs `make toolchain-test` once
+	@$(BIN)/python -m benchmarks forge
 
 sim: $(VENV)/.installed  ## Simulate a fleet: make sim SEED=7
 	@$(BIN)/drupelet sim run --seed $(or $(SEED),1) $(ARGS)

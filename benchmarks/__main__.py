@@ -1,7 +1,8 @@
 """`make bench`: every benchmark in turn, each printing its targets beside its results.
 
-make bench                 all of them
+make bench                 all of them but the forge's larger ones
 make bench ARGS="gate"     those whose name contains a word
+make bench-forge           the forge's, the larger ones too: each `bench_forge*.py` is a part of it
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ def main() -> None:
         name = script.stem.removeprefix("bench_")
         if words and not any(word in name for word in words):
             continue
+        if not words and name.startswith("forge_"):
+            continue  # a billion weights take minutes and gigabytes
         print(f"\n== {name} " + "=" * max(0, 90 - len(name)), flush=True)
         if subprocess.run([sys.executable, str(script)], cwd=HERE.parent, check=False).returncode:
             missed.append(name)

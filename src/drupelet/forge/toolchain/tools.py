@@ -80,7 +80,7 @@ class Tools:
             run(
                 [
                     *(self.installed.python, "-s", self.installed.source / "convert_hf_to_gguf.py", model.name),
-                    *("--outfile", out, "--outtype", kind, "--model-name", model_name),
+                    *("--outfile", out.absolute(), "--outtype", kind, "--model-name", model_name),
                 ],
                 log=log,
                 doing="llama.cpp's converter",
@@ -119,13 +119,13 @@ class Tools:
             chosen: list[str] = []
             if importance is not None:
                 # Its path is written into the model.
-                (scratch / "calibration.gguf").symlink_to(importance)
+                (scratch / "calibration.gguf").symlink_to(importance.absolute())
                 chosen = ["--imatrix", "calibration.gguf"]
             command: list[str | Path] = [
                 self.installed.program("llama-quantize"),
                 *chosen,
-                source,
-                out,
+                source.absolute(),
+                out.absolute(),  # a name that begins with a digit would be taken for a type
                 quantization.upper(),
             ]
             if self.threads:
@@ -136,12 +136,12 @@ class Tools:
     def importance(self, model: Path, text: Path, out: Path, *, context_tokens: int, chunks: int) -> None:
         """As the port says."""
         with self._scratch("imatrix") as (scratch, log):
-            (scratch / "calibration.txt").symlink_to(text)
+            (scratch / "calibration.txt").symlink_to(text.absolute())
             size = str(context_tokens)
             threads = str(self.threads or os.cpu_count() or 1)
             run(
                 [
-                    *(self.installed.program("llama-imatrix"), "-m", model, "-f", "calibration.txt"),
+                    *(self.installed.program("llama-imatrix"), "-m", model.absolute(), "-f", "calibration.txt"),
                     *("-o", "importance.gguf", "-c", size, "-b", size, "--chunks", str(chunks or -1)),
                     *("--no-ppl", "-t", threads, "-ngl", "0"),
                 ],
@@ -161,7 +161,7 @@ class Tools:
             run(
                 [
                     *(self.installed.python, "-s", self.installed.source / "convert_lora_to_gguf.py"),
-                    *("--base", _staged(base, scratch / "model").name, "--outfile", out, "--outtype", "f16"),
+                    *("--base", _staged(base, scratch / "model").name, "--outfile", out.absolute(), "--outtype", "f16"),
                     _staged(files, scratch / "adapter").name,
                 ],
                 log=log,
