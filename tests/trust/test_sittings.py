@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from drupelet.core.errors import BadInput
+from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.names import ReleaseId
 from drupelet.core.states import Reason
 from drupelet.durable import PosixDisk
@@ -102,13 +102,25 @@ def test_a_second_signature_without_depot_or_network_publishes_it(
     assert any(line.startswith("kiosk/1.1/manifest.json  sha256:") for line in sitting.says)
     assert countersign(world.disk, sitting, keys=offline) == ("image-family-kiosk-3",)
     shutil.copy(stick, pending(tmp_path))
+    shutil.rmtree(world.network.depot / "targets")
     publish()
     assert calls == [1], "what is signed already is not made again"
-    assert not pending(tmp_path).exists()
+    assert not [path for path in pending(tmp_path).parent.rglob("*") if path.is_file()]
     images = world.device().images
     assert images.release(RELEASE).manifest == a_manifest("1.1")
     assert images.target("kiosk/1.1/note.json", bytes_max=100)[1] == b"never the same twice: 1"
     publish()
+
+
+def test_a_waiting_release_whose_files_are_gone_is_begun_anew(world: TrustWorld, tmp_path: Path) -> None:
+    def publish() -> None:
+        world.images.add_release(a_manifest("1.1"), beside=lambda: {"kiosk/1.1/note.json": b"x"})
+
+    with pytest.raises(SignaturesMissing):
+        publish()
+    shutil.rmtree(pending(tmp_path).parent / "targets")
+    with pytest.raises(NotFound, match=r"remove pending/kiosk\.json there and begin anew"):
+        publish()
 
 
 def test_another_release_does_not_slip_under_a_signature_that_waits(world: TrustWorld) -> None:

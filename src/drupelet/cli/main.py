@@ -29,6 +29,7 @@ NOUNS = {
 
 VERBS = {
     "lint": ("lint_files", "Check recipes, policies, manifests and settings files."),
+    "verify": ("verify_release", "Verify everything a release claims, with an answer to file."),
 }
 """Verbs without a noun: the function in the module of that name, and a line of help."""
 
@@ -45,6 +46,7 @@ def _missing(noun: str, error: ModuleNotFoundError) -> DrupeletError:
         "sim": "all",
         "lint": "forge",
         "ci": "forge",
+        "verify": "forge",
     }.get(noun, "all")
     return DrupeletError(
         f"`drupelet {noun}` needs {error.name}, which is not installed here",

@@ -6,12 +6,14 @@ Nothing is signed yet. A package is what a person or a CI job looks at before `p
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
+
+from msgspec.structs import replace
 
 from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
@@ -41,7 +43,9 @@ REPORT_FILE = "report.json"
 FINDINGS_MAX = 100
 _MIB = 1 << 20
 _MODE = 0o644
-NOTHING_ATTACHED: Mapping[AttachmentKind, bytes] = MappingProxyType({})
+Attachments = Mapping[AttachmentKind, bytes]
+NOTHING_ATTACHED: Attachments = MappingProxyType({})
+Describe = Callable[[ReleaseManifest], Attachments]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +68,15 @@ def pack(
     disk: Disk,
     created_at_ms: int,
     override: str = "",
-    attachments: Mapping[AttachmentKind, bytes] = NOTHING_ATTACHED,
+    attachments: Attachments = NOTHING_ATTACHED,
     converter: str = CONVERTER,
+    describe: Describe = lambda _draft: NOTHING_ATTACHED,
 ) -> Package:
     """Write the report, the attachments and the manifest beside the variants in `folder`, and return the package.
 
     Raises `EvaluationRefused` if the report has findings and `override` gives no reason; a reason is in the manifest,
-    and so in what is signed. `RecipeBad` if recipe and release name different families.
+    and so in what is signed. `RecipeBad` if recipe and release name different families. `describe` makes further
+    attachments from the manifest as it is without them.
     """
     if recipe.family != release.family:
         raise RecipeBad(f"the recipe is for {recipe.family!r}, not for {release.family!r}")
@@ -79,9 +85,7 @@ def pack(
     # The report is written first, even of a release that is refused: whoever was refused wants to read it.
     disk.replace(folder / REPORT_FILE, report_bytes, mode=_MODE)
     require_pass(report, override=override)
-    for kind, data in attachments.items():
-        disk.replace(folder / ATTACHMENT_FILES[kind], data, mode=_MODE)
-    manifest = build_manifest(
+    draft = build_manifest(
         release,
         recipe,
         report,
@@ -90,9 +94,12 @@ def pack(
         shape=checkpoint.shape,
         created_at_ms=created_at_ms,
         override=override.strip() if not report.passed else "",
-        attachments=attachments,
         converter=converter,
     )
+    attached = {**attachments, **describe(draft)}
+    for kind, data in attached.items():
+        disk.replace(folder / ATTACHMENT_FILES[kind], data, mode=_MODE)
+    manifest = replace(draft, attachments=tuple(_attachment(kind, attached[kind]) for kind in sorted(attached)))
     disk.replace(folder / MANIFEST_FILE, encode_canonical(manifest), mode=_MODE)
     return Package(folder=folder, manifest=manifest, report=report)
 
@@ -107,7 +114,6 @@ def build_manifest(
     shape: ModelShape,
     created_at_ms: int,
     override: str,
-    attachments: Mapping[AttachmentKind, bytes] = NOTHING_ATTACHED,
     converter: str = CONVERTER,
 ) -> ReleaseManifest:
     """Return the manifest: what the recipe asks for, with what the report measured."""
@@ -156,7 +162,6 @@ def build_manifest(
                 :128
             ],
         ),
-        attachments=tuple(_attachment(kind, attachments[kind]) for kind in sorted(attachments)),
     )
 
 

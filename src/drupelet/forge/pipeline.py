@@ -8,6 +8,8 @@ from pathlib import Path
 
 from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
+from drupelet.forge.attest.bom import bill_of_materials, running_packages
+from drupelet.forge.attest.statement import LOCAL_BUILDER, provenance
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.convert import CONVERTER, Converted, Wanted, convert
 from drupelet.forge.evaluation import Bench, evaluate
@@ -15,9 +17,10 @@ from drupelet.forge.evaluation.replaced import Replaced
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.port import Format, Progress
 from drupelet.forge.ledger import Ledger, Step
-from drupelet.forge.pack import Package, pack
+from drupelet.forge.pack import Attachments, Package, pack
 from drupelet.forge.recipe import Recipe
 from drupelet.forge.report import Report
+from drupelet.wire.manifest import ReleaseManifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,10 @@ class Pipeline:
     files: Path | None = None
     """The folder that the recipe's own files are relative to."""
     ledger: Ledger = field(default_factory=Ledger)
+    builder: str = LOCAL_BUILDER
+    """A URI that says who builds, for the provenance."""
+    packages: Callable[[], Mapping[str, str]] = running_packages
+    """The Python packages that take part, for the bill of materials."""
 
     def measure(self) -> Report:
         """Convert every variant and evaluate it. Raises what `convert` and `evaluate` raise."""
@@ -119,7 +126,22 @@ class Pipeline:
             created_at_ms=self.now_ms(),
             override=override,
             converter=", ".join(converters) or CONVERTER,
+            describe=self._describe,
         )
+
+    def _describe(self, draft: ReleaseManifest) -> Attachments:
+        """Return provenance and bill of materials."""
+        steps = self.ledger.steps
+        return {
+            "provenance": provenance(draft, steps, builder=self.builder),
+            "bom": bill_of_materials(
+                draft,
+                steps,
+                card=self.recipe.card,
+                architecture=self.checkpoint.architecture,
+                packages=self.packages(),
+            ),
+        }
 
     def _wanted(self) -> list[Wanted]:
         """Return the recipe's variants, and the f16 reference if it is none of them."""

@@ -13,8 +13,10 @@ from drupelet.core.names import Digest
 from drupelet.depot.errors import NoBlob
 from drupelet.depot.files import FilesDepot
 from drupelet.durable.port import Disk
+from drupelet.forge.attest.beside import beside
 from drupelet.forge.errors import EvaluationRefused, PackageBad
 from drupelet.forge.pack import MANIFEST_FILE, REPORT_FILE
+from drupelet.trust.keys import KeyRing
 from drupelet.trust.publisher import ImageRepository
 from drupelet.trust.roles import TargetInfo
 from drupelet.wire.codec import decode
@@ -41,8 +43,10 @@ def files_of(manifest: ReleaseManifest, folder: Path) -> dict[str, Path]:
     return files | {one.digest: folder / ATTACHMENT_FILES[one.kind] for one in manifest.attachments}
 
 
-def publish(folder: Path, *, disk: Disk, depot: FilesDepot, repository: ImageRepository) -> TargetInfo:
+def publish(folder: Path, *, disk: Disk, depot: FilesDepot, repository: ImageRepository, keys: KeyRing) -> TargetInfo:
     """Put the package's files into `depot` and sign its manifest into `repository`; return the signed target.
+
+    Beside the manifest are signed its provenance and its model signature, see `attest/beside.py`.
 
     Raises `PackageBad` if a file is not what the manifest says, and what the depot and the repository raise.
     """
@@ -56,7 +60,7 @@ def publish(folder: Path, *, disk: Disk, depot: FilesDepot, repository: ImageRep
 
     for digest, path in named.items():
         _put(digest, path, disk=disk, depot=depot)
-    return repository.add_release(manifest, ready=ready)
+    return repository.add_release(manifest, beside=lambda: beside(manifest, folder, disk=disk, keys=keys), ready=ready)
 
 
 def _put(digest: Digest, path: Path, *, disk: Disk, depot: FilesDepot) -> None:

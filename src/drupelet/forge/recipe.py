@@ -97,6 +97,25 @@ class Calibration(Part, frozen=True, kw_only=True):
     """How many pieces; 0 takes all."""
 
 
+class DataSet(Part, frozen=True, kw_only=True):
+    """Data that the model was trained or calibrated with."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=200)]
+    url: Annotated[str, Meta(max_length=2048)] = ""
+    license: Annotated[str, Meta(max_length=200)] = ""
+
+
+class ModelCard(Part, frozen=True, kw_only=True):
+    """What the bill of materials says of the model and nobody can measure. Licences are SPDX expressions."""
+
+    license: Annotated[str, Meta(max_length=200)] = ""
+    source: Annotated[str, Meta(max_length=2048)] = ""
+    """Where the checkpoint comes from."""
+    datasets: Annotated[tuple[DataSet, ...], Meta(max_length=64)] = ()
+    uses: Annotated[tuple[Sentence, ...], Meta(max_length=32)] = ()
+    limitations: Annotated[tuple[Sentence, ...], Meta(max_length=32)] = ()
+
+
 class Recipe(Part, frozen=True, kw_only=True):
     """Everything about a family but its weights."""
 
@@ -121,6 +140,7 @@ class Recipe(Part, frozen=True, kw_only=True):
     thermal: ThermalProfile = ThermalProfile()
     feature_flags: Annotated[dict[LabelKey, Label], Meta(max_length=64)] = {}  # noqa: RUF012 (msgspec copies it)
     stages: Annotated[tuple[StageAdvice, ...], Meta(max_length=16)] = ()
+    card: ModelCard = ModelCard()
 
     def quality_of(self, variant: RecipeVariant) -> QualityBudget:
         """Return the budget that this variant is held to."""

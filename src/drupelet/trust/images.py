@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from securesystemslib.signer import Key
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import Metadata, Root
+from tuf.api.metadata import Metadata, Root, Targets
 
 from drupelet.core.errors import BadInput
 from drupelet.core.errors import NotFound as CoreNotFound
@@ -23,10 +24,25 @@ from drupelet.trust.clock import reference_time
 from drupelet.trust.errors import NotTrusted, RepositoryMissing
 from drupelet.trust.memory import RepositoryMemory, TimeMemory, known_of, recall, remember, texts_of
 from drupelet.trust.ports import Fetch
-from drupelet.trust.roles import TargetInfo, signed_at
+from drupelet.trust.roles import AnyMetadata, TargetInfo, signed_at
 from drupelet.trust.staged import Staged
 from drupelet.wire.codec import TooLarge, decode
 from drupelet.wire.manifest import MANIFEST_NAME, ReleaseManifest, manifest_path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleSigned:
+    """A verified role, and whose signatures made it so: for those who must account for it."""
+
+    name: str
+    version: int
+    expires: datetime
+    signed_at: datetime | None
+    threshold: int
+    keyids: tuple[str, ...]
+    """Of the keys whose signatures hold."""
+    sha256: Digest
+    """Of the metadata file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +100,43 @@ class Images:
         target = self.look_up(path)
         return target, self.download(target, bytes_max=bytes_max)
 
+    def signed_roles(self, family: str) -> tuple[RoleSigned, ...]:
+        """Return the roles that vouch for a family, as verified by the last look; the root first."""
+        memory = recall(self._disk, self._state, RepositoryMemory)
+        if memory is None:
+            return ()
+        roots = {int(name.split(".")[0]): text for name, text in memory.roots.items()}
+        newest = roots[max(roots)].encode() if roots else self._root
+        root = Metadata[Root].from_bytes(newest).signed
+        targets = Metadata[Targets].from_bytes(memory.files["targets.json"].encode()).signed
+        found = [_role_signed("root", newest, root)]
+        for name in ("targets", family, "snapshot", "timestamp"):
+            by = targets if name == family else root
+            found.append(_role_signed(name, memory.files[f"{name}.json"].encode(), by))
+        return tuple(found)
+
+    def family_keys(self, family: str) -> tuple[Key, ...]:
+        """Return the keys that may sign for a family, as verified by the last look."""
+        memory = recall(self._disk, self._state, RepositoryMemory)
+        if memory is None:
+            return ()
+        targets = Metadata[Targets].from_bytes(memory.files["targets.json"].encode()).signed
+        return tuple(targets.get_key(keyid) for keyid in targets.get_delegated_role(family).keyids)
+
     def look_up(self, path: str) -> TargetInfo:
-        """Refresh, and return what the repository vouches for under `path`; `NotTrusted(UNSIGNED)` if nothing."""
+        """Return what the repository vouches for under `path`, refreshed; `NotTrusted(UNSIGNED)` if nothing."""
+        target = self.find(path)
+        if target is None:
+            raise NotTrusted(
+                f"the image repository does not vouch for {path}",
+                reason=Reason.UNSIGNED,
+                where=f"{self._depot}/metadata",
+                fix="it was never signed, or it was revoked",
+            )
+        return target
+
+    def find(self, path: str) -> TargetInfo | None:
+        """Refresh, and return what the repository vouches for under `path`; None if nothing."""
         known = known_of(recall(self._disk, self._state, RepositoryMemory))
         where = f"{self._depot}/metadata"
         staged = Staged(bootstrap=self._root, known=known, get=self._metadata, reference=self.time(), where=where)
@@ -97,13 +148,6 @@ class Images:
                 roots, files = texts_of(verified)
                 remember(self._disk, self._state, RepositoryMemory(roots=roots, files=files))
             self._raise_floor(staged)
-        if target is None:
-            raise NotTrusted(
-                f"the image repository does not vouch for {path}",
-                reason=Reason.UNSIGNED,
-                where=where,
-                fix="it was never signed, or it was revoked",
-            )
         return target
 
     def manifest(self, target: TargetInfo) -> ReleaseManifest:
@@ -175,6 +219,20 @@ class Images:
 
     def _cached(self, digest: Digest) -> Path:
         return self._manifests / f"{digest.hex}.json"
+
+
+def _role_signed(name: str, data: bytes, by: Root | Targets) -> RoleSigned:
+    metadata: AnyMetadata = Metadata.from_bytes(data)
+    found = by.get_verification_result(name, metadata.signed_bytes, metadata.signatures)
+    return RoleSigned(
+        name=name,
+        version=metadata.signed.version,
+        expires=metadata.signed.expires,
+        signed_at=signed_at(metadata.signed),
+        threshold=found.threshold,
+        keyids=tuple(sorted(found.signed)),
+        sha256=Digest.of_hex(hashlib.sha256(data).hexdigest()),
+    )
 
 
 def parse_root(root: bytes, *, where: str = "") -> Root:

@@ -12,7 +12,7 @@ What is already signed is never signed in another form: the file is taken up as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -118,6 +118,29 @@ class Pending:
         """Forget what was collected: it is published."""
         for name in self._collected:
             self._disk.remove(self._path(name))
+
+    def keep_files(self, files: Mapping[str, bytes]) -> None:
+        """Keep files that a waiting role names, by where they lie below a depot's `targets/`.
+
+        They were made once and will not come out the same again: a signature with ECDSA is drawn anew each time.
+        """
+        for name, data in files.items():
+            self._disk.replace(self._file(name), data, mode=0o644)
+
+    def take_file(self, name: str) -> bytes | None:
+        """Return a file that `keep_files` kept."""
+        try:
+            return self._disk.read(self._file(name), bytes_max=PENDING_BYTES_MAX)
+        except NotFound:
+            return None
+
+    def drop_files(self, names: Iterable[str]) -> None:
+        """Forget files that are published now."""
+        for name in names:
+            self._disk.remove(self._file(name))
+
+    def _file(self, name: str) -> Path:
+        return self._keys.folder / "pending" / "targets" / name
 
     def _sign(self, metadata: AnyMetadata, authority: Authority) -> None:
         for keyid in authority.lacks(metadata)[1]:

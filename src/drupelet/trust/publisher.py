@@ -20,7 +20,7 @@ from drupelet.core.names import ReleaseId
 from drupelet.durable import Disk
 from drupelet.trust.books import CLOCK_STEP_MAX, PUBLIC, Books, Lifetimes, State
 from drupelet.trust.clock import whole_second
-from drupelet.trust.errors import AlreadyThere
+from drupelet.trust.errors import AlreadyThere, SignaturesMissing
 from drupelet.trust.keys import KeyRing
 from drupelet.trust.pending import Authority, Pending
 from drupelet.trust.roles import TargetInfo, make_targets, our_field
@@ -118,18 +118,40 @@ class ImageRepository:
             if all(target.path in role.targets for target in targets):
                 self._put(files)
                 return tuple(targets)
-            waiting = self._books.pending().waiting(release.family)
-            if waiting is not None and _holds(waiting.signed, targets):
-                self._put(files)
+            pending = self._books.pending()
+            waiting = pending.waiting(release.family)
+            if waiting is not None and isinstance(waiting.signed, Targets) and _holds(waiting.signed, targets):
+                more = {**self._kept(pending, role, waiting.signed), **files}
                 wanted = list(waiting.signed.targets.values())
             else:
                 more = {**files, **beside()}
                 _release_of(more)
-                self._put(more)
                 new = {path: TargetInfo.of(path, data).as_target() for path, data in more.items()}
                 wanted = list({**role.targets, **new}.values())
-            self._replace_family(release.family, state, role, wanted)
+            lying = {TargetInfo.of(path, data).url_path: data for path, data in more.items()}
+            self._put(more)
+            try:
+                self._replace_family(release.family, state, role, wanted)
+            except SignaturesMissing:
+                pending.keep_files(lying)
+                raise
+            pending.drop_files(lying)
         return tuple(targets)
+
+    def _kept(self, pending: Pending, role: Targets, waiting: Targets) -> dict[str, bytes]:
+        """Return the files that a role that waits for signatures names for the first time."""
+        found = {}
+        for path in set(waiting.targets) - set(role.targets):
+            info = TargetInfo.of_target(waiting.targets[path])
+            data = pending.take_file(info.url_path) if info is not None else None
+            if data is None:
+                raise NotFound(
+                    f"{path} waits for signatures and is gone",
+                    where=str(self._keys.folder / "pending"),
+                    fix=f"remove pending/{path.partition('/')[0]}.json there and begin anew",
+                )
+            found[path] = data
+        return found
 
     def _put(self, files: Files) -> None:
         for path, data in files.items():
@@ -294,9 +316,9 @@ def _refuse_other(role: Targets, target: TargetInfo, *, where: str) -> None:
         )
 
 
-def _holds(role: object, targets: list[TargetInfo]) -> bool:
+def _holds(role: Targets, targets: list[TargetInfo]) -> bool:
     """Whether a role that waits for signatures names all these files."""
-    return isinstance(role, Targets) and all(
+    return all(
         target.path in role.targets and TargetInfo.of_target(role.targets[target.path]) == target for target in targets
     )
 

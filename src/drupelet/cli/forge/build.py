@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -11,8 +12,10 @@ import typer
 
 from drupelet.cli.output import Format, Output, say, show
 from drupelet.cli.progress import Bar
+from drupelet.core.errors import BadInput
 from drupelet.core.names import ReleaseId, Version, family
 from drupelet.durable import PosixDisk
+from drupelet.forge.attest.statement import LOCAL_BUILDER
 from drupelet.forge.choice import formats_for
 from drupelet.forge.evaluation import Bench
 from drupelet.forge.evaluation.replaced import open_replaced
@@ -26,6 +29,10 @@ RecipeFile = Annotated[Path, typer.Argument(help="The family's recipe.toml.", sh
 CheckpointFolder = Annotated[
     Path,
     typer.Option("--checkpoint", help="Folder in Hugging Face's layout, or a GGUF in f16.", show_default=False),
+]
+Builder = Annotated[
+    str,
+    typer.Option("--builder", envvar="DRUPELET_BUILDER", help="URI of who builds, such as a CI job's, to be signed."),
 ]
 COLUMNS = ("variant", "MiB", "KL mean", "top-1", "tokens/s", "TTFT ms", "RAM MiB", "prompts", "verdict")
 
@@ -52,6 +59,7 @@ def build(
     override_evaluation: Annotated[
         str, typer.Option("--override-evaluation", help="Pack even what the evaluation refuses; the reason is signed.")
     ] = "",
+    builder: Builder = LOCAL_BUILDER,
     output: Output = Format.TABLE,
 ) -> None:
     """Convert, quantize, evaluate and pack a release. Exit code 8 if the evaluation refuses it.
@@ -87,6 +95,7 @@ def build(
                 progress=bar.doing,
             ),
             now_ms=_now_ms,
+            builder=builder,
             formats=formats,
             files=recipe.absolute().parent,
             progress=bar.bytes_done,
@@ -101,7 +110,13 @@ def build(
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    """Return Unix milliseconds; a build that is to be repeated says by `SOURCE_DATE_EPOCH` when it is."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not given:
+        return time.time_ns() // 1_000_000
+    if not given.isdecimal() or len(given) > 11:
+        raise BadInput(f"SOURCE_DATE_EPOCH is {given[:40]!r}", fix="give seconds since 1970")
+    return int(given) * 1000
 
 
 def show_report(report: Report, output: Format) -> None:

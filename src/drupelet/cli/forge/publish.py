@@ -59,7 +59,9 @@ def publish(
         images = ImageRepository(disk, folder, ring, lambda: datetime.now(UTC))
         if not disk.exists(folder / TIMESTAMP):
             images.create()
-        target = publish_package(package.absolute(), disk=disk, depot=FilesDepot(disk, folder), repository=images)
+        target = publish_package(
+            package.absolute(), disk=disk, depot=FilesDepot(disk, folder), repository=images, keys=ring
+        )
         if is_bucket(depot):
             holder = this_process("drupelet forge publish")
             copy_depot(FolderStore(disk, folder), open_store(depot), holder=holder, progress=bar.bytes_done)
