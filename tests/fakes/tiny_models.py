@@ -116,7 +116,7 @@ TINY_MODELS: Mapping[str, TinyModel] = {
     "phi3": TinyModel(
         architecture="Phi3ForCausalLM",
         tokenizer="spm",
-        config={"original_max_position_embeddings": 256, "sliding_window": 47},
+        config={"original_max_position_embeddings": 256, "sliding_window": 2047},
     ),
     "phi3-long": _bpe(
         "Phi3ForCausalLM",

@@ -21,6 +21,7 @@ from drupelet.forge.architectures import ARCHITECTURES, open_decoder
 from drupelet.forge.checkpoint import open_checkpoint
 from drupelet.forge.convert import Wanted, convert
 from drupelet.forge.errors import CheckpointBad, Unsupported
+from drupelet.forge.evaluation.weights import embedding_findings, row_findings
 from drupelet.forge.formats.gguf import GgufFormat
 from tests.fakes.golden_gguf import GOLDEN, facts
 from tests.fakes.tiny_models import TINY_MODELS, TOKENS, write_tiny_model
@@ -72,6 +73,14 @@ def test_it_computes_what_hugging_face_computes(name: str, tmp_path: Path) -> No
     expected = np.load(GOLDEN / f"{name}.npy").astype(np.float32)
     # llama.cpp caches keys and values in f16; a wrong turn anywhere differs by several standard deviations.
     assert np.abs(found - expected).max() < 0.02 * expected.std()
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_the_evaluation_finds_nothing_in_an_honest_conversion(name: str, tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(write_tiny_model(tmp_path / "checkpoint", name))
+    made = _convert(tmp_path / "checkpoint", tmp_path / "out", "f16")
+    assert row_findings(made["f16"], checkpoint) == []
+    assert embedding_findings(made["f16"], checkpoint) == []
 
 
 @pytest.mark.parametrize("quantization", [name for name in GgufFormat.quantizations if name.startswith("q")])
@@ -154,4 +163,5 @@ def test_new_checkpoints_write_rope_parameters() -> None:
 def test_a_window_that_llama_cpp_lacks_ends_the_context() -> None:
     assert _decoder("mistral", sliding_window=100).shape.context == 100
     assert _decoder("mistral", sliding_window=1000).shape.context == 256
+    assert _decoder("phi3", sliding_window=100).shape.context == 100
     assert _decoder("gemma3").shape.window_layers == 6

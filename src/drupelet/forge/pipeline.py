@@ -125,7 +125,7 @@ class Pipeline:
             disk=self.bench.disk,
             created_at_ms=self.now_ms(),
             override=override,
-            converter=", ".join(converters) or CONVERTER,
+            converter=", ".join(converters) or "imported",
             describe=self._describe,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import gguf
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from drupelet.forge.architectures.config import DecoderConfig, Rope, Size, Small, rope_of
 from drupelet.forge.architectures.port import Decoder, Shape
+from drupelet.forge.shape import ModelShape
 
 
 class Phi3Config(DecoderConfig, frozen=True, kw_only=True):
@@ -46,6 +48,13 @@ class Phi3(Decoder[Phi3Config]):
     ARCH = gguf.MODEL_ARCH.PHI3
     CONFIG = Phi3Config
     ROPES = ("default", "longrope")
+
+    @property
+    def shape(self) -> ModelShape:
+        """Its sizes. llama.cpp has no sliding window for Phi-3: the context ends where the window does."""
+        window = self.config.sliding_window
+        whole = super().shape
+        return whole if window is None or window < 1 else replace(whole, context=min(whole.context, window))
 
     def unsupported(self) -> Iterator[str]:
         """All, and what llama.cpp's graph of it lacks."""

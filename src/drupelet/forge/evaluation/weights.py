@@ -54,10 +54,16 @@ def weight_findings(reference: Path, variant: Path) -> list[str]:
 def row_findings(reference: Path, checkpoint: Checkpoint) -> list[str]:
     """Return which tensors of the f16 reference hold rows that no tensor of the checkpoint has.
 
-    A converter renames tensors and reorders rows; in a Llama it changes no row. So each tensor is reduced to the sum
+    A converter renames tensors and reorders rows; it changes no row of a matrix. So each tensor is reduced to the sum
     of its rows' hashes, whatever their order: together with a forward pass, which sees the order, nothing is left out.
+    Vectors may be added to (Gemma's norms) and computed from the config (Llama 3's rope), as the architecture says.
     """
-    source = {_fingerprint(tensor.rows()) for tensor in checkpoint.tensors.values()}
+    model = checkpoint.model
+    source = {
+        _fingerprint(piece + np.float32(model.change(name).add if model is not None else 0) for piece in tensor.rows())
+        for name, tensor in checkpoint.tensors.items()
+    }
+    source |= {_fingerprint(iter([values])) for values in (model.extra() if model is not None else {}).values()}
     wrong = []
     for tensor in gguf.GGUFReader(reference).tensors:
         pieces = (piece.reshape(-1) if len(tensor.shape) == 1 else piece for piece in _pieces(tensor))
@@ -74,7 +80,7 @@ def _fingerprint(pieces: Iterator[Array]) -> tuple[int, int]:
             with np.errstate(over="ignore"):
                 rows = list(np.ascontiguousarray(piece.reshape(len(piece), -1), dtype=np.float16))
         else:
-            rows = [piece]
+            rows = [np.sort(piece)]
         for row in rows:
             count += 1
             total += int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little")
