@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.loopback import KIOSK, ROOT
+from tests.fakes.trust_world import make_keys
 
 
 def git(folder: Path, *words: str) -> None:
@@ -17,16 +18,22 @@ def git(folder: Path, *words: str) -> None:
     subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
 
 
-def make_repository(folder: Path, *, version: str = "1.2") -> Path:
-    """A shop's repository: the kiosk's recipe and checkpoint, a policy, a test, a runtime image."""
+PUBLIC = ("keyring.json", "image-root.json", "director-root.json")
+
+
+def make_repository(folder: Path, *, keys: Path) -> Path:
+    """A shop's repository: the kiosk's recipe and checkpoint, a policy, the public half of `keys`, a test, an image."""
     home = folder / "models" / "kiosk"
-    shutil.copytree(KIOSK / version, home / "checkpoint")
+    shutil.copytree(KIOSK / "1.2", home / "checkpoint")
     shutil.copy(KIOSK / "recipe.toml", home)
     shutil.copy(ROOT / "demo" / "policy.toml", folder)
+    (folder / "keys").mkdir()
+    for name in PUBLIC:
+        shutil.copy(keys / name, folder / "keys")
     for name, text in {
         "runtime/Containerfile": "FROM scratch\n",
         "tests/test_recipe.py": "def test_shop_is_open():\n    assert 8 < 19\n",
-        ".gitignore": "/build/\n/.cache/\n",
+        ".gitignore": "/build/\n/.cache/\n/keys/private/\n",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -34,8 +41,16 @@ def make_repository(folder: Path, *, version: str = "1.2") -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def ring(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key ring of the family kiosk, with its private keys."""
+    folder = tmp_path_factory.mktemp("ring") / "keys"
+    make_keys(folder)
+    return folder
+
+
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def repository(tmp_path: Path, ring: Path) -> Path:
     folder = tmp_path / "shop"
     folder.mkdir()
-    return make_repository(folder)
+    return make_repository(folder, keys=ring)

