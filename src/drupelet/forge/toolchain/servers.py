@@ -1,9 +1,10 @@
 """`llama-server` for devices: compiled for a board's architecture, once for each level of its CPUs.
 
 The levels are those of `engine/levels.py`, which chooses among them on the device. Only ggml's CPU code differs between
-them, so they are compiled one after the other in one tree: the second takes a fraction of the first. The programs are
-static and run on any Linux of their architecture. A build is named by the digest of source, settings and compiler, may
-be interrupted at any moment, and gets its name only when it is whole.
+them, so they are compiled one after the other in one tree: the second takes a fraction of the first. The programs need
+the distribution's C and C++ libraries, of the age of the machine's that compiles or newer, and nothing else. A build is
+named by the digest of source, settings and compiler, may be interrupted at any moment, and gets its name only when it
+is whole.
 """
 
 from __future__ import annotations
@@ -32,7 +33,6 @@ PROGRAM = "llama-server"
 SETTINGS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
-    "-DGGML_STATIC=ON",  # no library of the device's own, whatever its distribution
     "-DGGML_NATIVE=OFF",  # the same instructions whatever machine compiles
     "-DGGML_OPENMP=OFF",  # llama.cpp's own threads: no libgomp
     "-DGGML_CCACHE=OFF",
