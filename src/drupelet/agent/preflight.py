@@ -18,6 +18,7 @@ from drupelet.wire.device_api import Hardware
 from drupelet.wire.fitness import driver_unfit, megabytes, numbers, unfit
 from drupelet.wire.manifest import ReleaseManifest, Variant
 from drupelet.wire.orders import Order
+from drupelet.wire.runtime import OURS, Serves, served
 
 DISK_MARGIN_BYTES = 64 * 1024 * 1024
 """Left free beside the release: journal, spool, metadata and the rest of the system need room too."""
@@ -49,6 +50,8 @@ class Facts:
     """Digests of blobs that are on the disk already."""
     runtime: str = ""
     """This program's version."""
+    serves: Serves = OURS
+    """What this program serves."""
     driver: str = ""
     """Name and version of the accelerator's driver, such as `hailo 5.1.0`."""
     windows: Sequence[Daily] = field(default_factory=tuple)
@@ -106,9 +109,9 @@ def _waits(manifest: ReleaseManifest, state: DeviceState, facts: Facts) -> e.Del
 
 def _requirements(manifest: ReleaseManifest, facts: Facts) -> e.Refused | None:
     needs = manifest.requires
-    if numbers(facts.runtime) < numbers(needs.runtime_min):
-        said = f"needs drupelet {needs.runtime_min}, this is {facts.runtime or 'unknown'}"
-        return e.Refused(reason=Reason.RUNTIME_TOO_OLD, detail=said)
+    unserved = served(manifest, version=facts.runtime, serves=facts.serves)
+    if unserved is not None:
+        return e.Refused(reason=unserved.reason, detail=unserved.detail)
     firmware = facts.hardware.firmware
     if needs.firmware_min and numbers(firmware) < numbers(needs.firmware_min):
         said = f"needs firmware {needs.firmware_min}, this is {firmware or 'unknown'}"

@@ -19,6 +19,7 @@ from drupelet.agent.errors import AgentSilent, NoOtherSlot, NoStateFolder
 from drupelet.agent.model import RESTING, DeviceState
 from drupelet.cli.output import Format, Output, print_json, say, show
 from drupelet.core.errors import BadInput, Conflict, NotFound, Refused
+from drupelet.core.names import Digest, Version
 from drupelet.core.states import Reason, UpdateState
 
 app = typer.Typer()
@@ -234,6 +235,40 @@ def hold(
     """
     _do(settings.read(config), requests.LocalRequest(verb="release" if off else "hold", said=reason))
     say("the hold is lifted" if off else "updates are held")
+
+
+@app.command(name="verify-runtime")
+def verify_runtime(
+    version: Annotated[str, typer.Argument(help="The runtime's version, such as 0.1.0.")],
+    digest: Annotated[str, typer.Argument(help="The image's digest: of its index, or of this platform's manifest.")],
+    config: ConfigPath = settings.DEFAULT_PATH,
+    platform: Annotated[
+        str, typer.Option("--platform", help="The image's platform.", show_default="this machine's")
+    ] = "",
+    allow_older: Annotated[
+        bool, typer.Option("--allow-older", help="Accept a version below the highest verified here.")
+    ] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Ask whether an image is a runtime that the image repository vouches for, before it is used. Exit code 7 if not.
+
+    Example: drupelet agent verify-runtime 0.1.0 sha256:2f1c... && podman run registry.lab/drupelet@sha256:2f1c...
+    """
+    import platform as machine
+
+    from drupelet.cli.compose.runtime import verify_runtime as verify
+
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine.machine(), machine.machine())
+    asked = Digest.parse(digest)
+    manifest = verify(
+        settings.read(config),
+        Version.parse(version),
+        asked,
+        platform=platform or f"linux/{arch}",
+        allow_older=allow_older,
+    )
+    value = {"runtime": manifest.version, "digest": asked.text, "index": manifest.index, "vouched": True}
+    show(value, output=output, columns=("runtime", "image", "vouched"), rows=[(manifest.version, asked.text, "yes")])
 
 
 def _do(config: Config, request: requests.LocalRequest) -> None:

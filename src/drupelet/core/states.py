@@ -38,6 +38,7 @@ class Reason(Enum):
     NO_DISK = "no_disk"
     NO_MEMORY = "no_memory"
     RUNTIME_TOO_OLD = "runtime_too_old"
+    RELEASE_TOO_OLD = "release_too_old"
     FIRMWARE_TOO_OLD = "firmware_too_old"
     DRIVER_MISMATCH = "driver_mismatch"
     NO_NPU = "no_npu"

@@ -28,6 +28,7 @@ from drupelet.wire.codec import decode_as
 from drupelet.wire.device_api import DeviceStatus, Hardware
 from drupelet.wire.fitness import unfit
 from drupelet.wire.manifest import ReleaseManifest, Variant
+from drupelet.wire.runtime import OURS, served
 
 SITE_LABEL = "site"
 """The label that, with the board, makes a stratum."""
@@ -206,9 +207,15 @@ def _refuse_unfit(
     """A device that can run none of the variants would halt the rollout when its turn comes: it is said before."""
     wanted = set(chosen)
     cannot: list[tuple[str, str]] = []
-    for row in connection.execute(select(devices.c.id, devices.c.hardware_json).order_by(devices.c.id)):
+    asked = select(devices.c.id, devices.c.hardware_json, devices.c.agent_version).order_by(devices.c.id)
+    for row in connection.execute(asked):
         if row.id in wanted:
             known = decode_as(Hardware, row.hardware_json)
+            # A device that did not say what it runs yet is asked by its own preflight.
+            unserved = served(manifest, version=row.agent_version, serves=OURS) if row.agent_version else None
+            if unserved is not None:
+                cannot.append((row.id, unserved.detail))
+                continue
             why = [unfit(variant, known, context_tokens=manifest.context_tokens) for variant in allowed]
             if all(why):
                 cannot.append((row.id, next(one.detail for one in why if one)))

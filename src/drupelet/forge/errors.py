@@ -7,7 +7,8 @@ BadInput (core)
 |- RecipeBad              the recipe is malformed or asks for what is not there
 `- CalibrationBad         the calibration text is no text, too short or too long
 Refused (core)
-`- EvaluationRefused      a variant breaks a budget or fails a canonical prompt; `findings` says which
+|- EvaluationRefused      a variant breaks a budget or fails a canonical prompt; `findings` says which
+`- NoRuntime              no signed runtime serves the release
 """
 
 from __future__ import annotations
@@ -52,3 +53,7 @@ class EvaluationRefused(Refused):
             fix="mend the model or the recipe; --override-evaluation REASON packs it anyway and signs the reason",
         )
         self.findings = tuple(findings)
+
+
+class NoRuntime(Refused):
+    """The release and the signed runtimes name each other's minimum, and no runtime will do."""

@@ -6,6 +6,7 @@ disk, and perhaps a person. Publishing the same package twice changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from drupelet.core.errors import NotFound
@@ -14,13 +15,14 @@ from drupelet.depot.errors import NoBlob
 from drupelet.depot.files import FilesDepot
 from drupelet.durable.port import Disk
 from drupelet.forge.attest.beside import beside
-from drupelet.forge.errors import EvaluationRefused, PackageBad
+from drupelet.forge.errors import EvaluationRefused, NoRuntime, PackageBad
 from drupelet.forge.pack import MANIFEST_FILE, REPORT_FILE
 from drupelet.trust.keys import KeyRing
 from drupelet.trust.publisher import ImageRepository
 from drupelet.trust.roles import TargetInfo
 from drupelet.wire.codec import decode
 from drupelet.wire.manifest import ATTACHMENT_FILES, ReleaseManifest
+from drupelet.wire.runtime import RuntimeManifest, unserved_by_all
 
 
 def read_package(folder: Path, *, disk: Disk) -> ReleaseManifest:
@@ -43,14 +45,29 @@ def files_of(manifest: ReleaseManifest, folder: Path) -> dict[str, Path]:
     return files | {one.digest: folder / ATTACHMENT_FILES[one.kind] for one in manifest.attachments}
 
 
-def publish(folder: Path, *, disk: Disk, depot: FilesDepot, repository: ImageRepository, keys: KeyRing) -> TargetInfo:
+def publish(
+    folder: Path,
+    *,
+    disk: Disk,
+    depot: FilesDepot,
+    repository: ImageRepository,
+    keys: KeyRing,
+    runtimes: Sequence[RuntimeManifest] = (),
+) -> TargetInfo:
     """Put the package's files into `depot` and sign its manifest into `repository`; return the signed target.
 
     Beside the manifest are signed its provenance and its model signature, see `attest/beside.py`.
 
-    Raises `PackageBad` if a file is not what the manifest says, and what the depot and the repository raise.
+    Raises `PackageBad` if a file is not what the manifest says, `NoRuntime` if none of the signed `runtimes` serves the
+    release (where there are none, devices are left to say it), and what the depot and the repository raise.
     """
     manifest = read_package(folder, disk=disk)
+    if (why := unserved_by_all(manifest, runtimes)) is not None:
+        raise NoRuntime(
+            f"no signed runtime serves {manifest.release.path}: {why.detail}",
+            where=str(folder),
+            fix="publish a newer runtime first: drupelet forge runtime publish",
+        )
     named = {Digest.parse(text): path for text, path in files_of(manifest, folder).items()}
 
     def ready() -> None:

@@ -266,6 +266,14 @@ class ImageRepository:
                     found.append((release_of_path(info.path), info))
         return tuple(sorted(found))
 
+    def targets(self, family: str) -> tuple[TargetInfo, ...]:
+        """Return all that is signed for a family now, in order of paths; nothing if there is no such family."""
+        state = self._books.load()
+        if family not in self._delegated(state):
+            return ()
+        found = (TargetInfo.of_target(target) for target in self._books.family(state, family).targets.values())
+        return tuple(sorted((info for info in found if info is not None), key=lambda info: info.path))
+
     def _delegated(self, state: State) -> tuple[str, ...]:
         delegations = state.targets.delegations
         return tuple(delegations.roles) if delegations is not None and delegations.roles is not None else ()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import typer
 
-from drupelet.cli.forge import build, check, image, importing, mender, publish, toolchain
+from drupelet.cli.forge import build, check, image, importing, mender, publish, runtime, toolchain
 
 app = typer.Typer()
 for verb in (check.check, build.build, publish.publish, mender.mender, image.image):
     app.command()(verb)
 app.command("import")(importing.import_model)
 app.add_typer(toolchain.app, name="toolchain", help="Tools beside the forge: llama.cpp's own, built once.")
+app.add_typer(runtime.app, name="runtime", help="The runtime's image, once built: into a registry, and signed.")

@@ -12,8 +12,11 @@ import typer
 from drupelet.cli.output import Format, Output, say, show
 from drupelet.cli.progress import Bar
 from drupelet.core.errors import BadInput
+from drupelet.durable import PosixDisk
 from drupelet.forge.runtime.image import build_image, write_context
+from drupelet.forge.runtime.vouching import describe
 from drupelet.forge.toolchain.venvs import cache_folder
+from drupelet.wire.runtime import RUNTIME_NAME
 
 DAY_S = 24 * 60 * 60
 
@@ -40,18 +43,21 @@ def image(
     cache = cache_folder().absolute()
     with Bar() as bar:
         day = time.strftime("%Y-%m-%d", time.gmtime())
-        write_context(folder, arches=arches, cache=cache, day=day, epoch_s=epoch_s, progress=bar.doing)
+        payloads = write_context(folder, arches=arches, cache=cache, day=day, epoch_s=epoch_s, progress=bar.doing)
         if context_only:
             say(f"{folder / 'context'} is ready to be built.")
             return
         made = build_image(folder, arches=arches, store=cache / "containers", epoch_s=epoch_s, progress=bar.doing)
+    boms = {one.target.arch: (folder / f"bom-{one.target.arch}.cdx.json").read_bytes() for one in payloads}
+    manifest = describe(made, payloads, boms, created_at_ms=epoch_s * 1000)
+    PosixDisk(folder_mode=0o755).replace(folder / RUNTIME_NAME, manifest, mode=0o644)
     found = {
         "index": made.index.text,
         "platforms": {one.platform: {"digest": one.digest.text, "bytes": one.size_bytes} for one in made.platforms},
     }
     rows = [(one.platform, f"{one.size_bytes / 1e6:.1f}", one.digest) for one in made.platforms]
     show(found, output=output, columns=("platform", "MB", "digest"), rows=rows)
-    say(f"The image is in {made.layout}, its index is {made.index}.")
+    say(f"The image is in {made.layout}, its index is {made.index}; sign it: drupelet forge runtime publish {out}")
 
 
 def epoch(environment: os._Environ[str] | dict[str, str], *, now_s: int) -> int:

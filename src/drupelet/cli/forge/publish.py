@@ -26,6 +26,7 @@ from drupelet.depot.ports import TIMESTAMP
 from drupelet.depot.transfer import Progress, copy_depot
 from drupelet.durable import PosixDisk
 from drupelet.forge.publish import publish as publish_package
+from drupelet.forge.runtime.vouching import signed_runtimes
 from drupelet.trust.publisher import ImageRepository
 from drupelet.wire.manifest import release_of_path
 
@@ -60,7 +61,12 @@ def publish(
         if not disk.exists(folder / TIMESTAMP):
             images.create()
         target = publish_package(
-            package.absolute(), disk=disk, depot=FilesDepot(disk, folder), repository=images, keys=ring
+            package.absolute(),
+            disk=disk,
+            depot=FilesDepot(disk, folder),
+            repository=images,
+            keys=ring,
+            runtimes=signed_runtimes(images, disk=disk, depot=folder),
         )
         if is_bucket(depot):
             holder = this_process("drupelet forge publish")

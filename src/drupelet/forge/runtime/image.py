@@ -10,6 +10,7 @@ Every time in it is `epoch_s`; layers are packed by buildah in the order of name
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ import drupelet
 from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest
 from drupelet.durable import PosixDisk
+from drupelet.forge.errors import PackageBad
 from drupelet.forge.runtime.base import PYTHON, SUITE, build_base
 from drupelet.forge.runtime.bom import FILE, bill
 from drupelet.forge.runtime.payload import Payload, build_payload, normalize
@@ -154,12 +156,14 @@ def build_image(
 
 
 def read_image(layout: Path) -> Image:
-    """Return what an OCI layout holds. Raises `BadInput` unless it is one index of single-platform manifests."""
+    """Return what an OCI layout holds. Raises `BadInput` unless it is one index of single-platform manifests, and
+    `PackageBad` if one of them is not what its name says. Layers are hashed when they are sent.
+    """
     top = _read(_Index, layout / "index.json")
     if len(top.manifests) != 1:
         raise BadInput(f"{len(top.manifests)} images in one layout", where=str(layout), fix="build it again")
     index = Digest.parse(top.manifests[0].digest)
-    entries = _read(_Index, _blob(layout, index)).manifests
+    entries = _read(_Index, _blob(layout, index), digest=index).manifests
     platforms = sorted((_platform(layout, entry) for entry in entries), key=lambda one: one.platform)
     return Image(layout=layout, index=index, platforms=tuple(platforms))
 
@@ -168,7 +172,7 @@ def _platform(layout: Path, entry: _Descriptor) -> PlatformImage:
     if entry.platform is None:
         raise BadInput(f"{entry.digest} is of no platform", where=str(layout), fix="build it again")
     digest = Digest.parse(entry.digest)
-    manifest = _read(_Manifest, _blob(layout, digest))
+    manifest = _read(_Manifest, _blob(layout, digest), digest=digest)
     size = sum(part.size for part in (manifest.config, *manifest.layers))
     return PlatformImage(platform=f"{entry.platform.os}/{entry.platform.architecture}", digest=digest, size_bytes=size)
 
@@ -177,8 +181,10 @@ def _blob(layout: Path, digest: Digest) -> Path:
     return layout / "blobs" / "sha256" / digest.hex
 
 
-def _read(kind: type[T], path: Path) -> T:
+def _read(kind: type[T], path: Path, *, digest: Digest | None = None) -> T:
     data = PosixDisk().read(path, bytes_max=_INDEX_BYTES_MAX)
+    if digest is not None and hashlib.sha256(data).hexdigest() != digest.hex:
+        raise PackageBad("this part of the image is damaged", where=str(path), fix="build it again")
     return decode_as(kind, data, where=str(path), name="OCI file")
 
 
