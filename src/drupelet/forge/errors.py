@@ -4,6 +4,7 @@ BadInput (core)
 |- CheckpointBad          the checkpoint is damaged, incomplete or contradicts itself
 |  `- Unsupported         it is whole, but not of a kind that this converter knows
 |- ModelFileBad           a model file that is to be imported is damaged or contradicts itself
+|- AdapterBad             the adapter is damaged, contradicts itself, or is for another base
 |- RecipeBad              the recipe is malformed or asks for what is not there
 `- CalibrationBad         the calibration text is no text, too short or too long
 Refused (core)
@@ -28,6 +29,10 @@ class Unsupported(CheckpointBad):
 
 class ModelFileBad(BadInput):
     """A model file that is to be imported is damaged or contradicts itself."""
+
+
+class AdapterBad(BadInput):
+    """Damaged, contradicting itself, or for another base."""
 
 
 class RecipeBad(BadInput):
