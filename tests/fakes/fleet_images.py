@@ -6,11 +6,11 @@ import hashlib
 
 from drupelet.core.names import Digest, ReleaseId
 from drupelet.core.states import Reason
-from drupelet.trust.errors import NotTrusted
+from drupelet.trust.errors import NotTrusted, RepositoryMissing
 from drupelet.trust.images import VouchedRelease
 from drupelet.trust.roles import TargetInfo
 from drupelet.wire.codec import encode_canonical
-from drupelet.wire.manifest import ReleaseManifest
+from drupelet.wire.manifest import Attachment, AttachmentKind, ReleaseManifest
 
 
 class FakeImages:
@@ -18,6 +18,7 @@ class FakeImages:
 
     def __init__(self) -> None:
         self.manifests: dict[str, ReleaseManifest] = {}
+        self.blobs: dict[str, bytes] = {}
 
     def put(self, manifest: ReleaseManifest) -> str:
         """Vouch for a manifest and return its digest."""
@@ -27,6 +28,18 @@ class FakeImages:
     def target(self, manifest: ReleaseManifest) -> TargetInfo:
         data = encode_canonical(manifest)
         return TargetInfo(manifest.path, len(data), Digest.of_hex(hashlib.sha256(data).hexdigest()))
+
+    def attach(self, data: bytes, kind: AttachmentKind = "report-page") -> Attachment:
+        """Keep a blob and return how a manifest names it."""
+        digest = Digest.of_hex(hashlib.sha256(data).hexdigest()).text
+        self.blobs[digest] = data
+        return Attachment(kind=kind, digest=digest, size_bytes=len(data))
+
+    def attachment(self, attached: Attachment) -> bytes:
+        data = self.blobs.get(attached.digest)
+        if data is None:
+            raise RepositoryMissing(f"the {attached.kind} is signed but does not lie in the depot", where="images")
+        return data
 
     def release(self, release: ReleaseId) -> VouchedRelease:
         manifest = self.manifests.get(release.path)

@@ -27,7 +27,7 @@ RECIPE, CHECKPOINT = str(KIOSK / "recipe.toml"), KIOSK / "1.1"
 def short_recipe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The kiosk's recipe with three questions to compare variants on instead of dozens."""
     text = Path(RECIPE).read_text()
-    head, questions = text.split("prompts = [\n")
+    head, questions = text.rsplit("prompts = [\n", 1)
     path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
     path.write_text(head + "prompts = [\n" + "\n".join(questions.splitlines()[:3]) + "\n]\n")
     return str(path)
@@ -61,6 +61,12 @@ def test_from_checkpoint_to_signed_release(
     for variant in manifest.variants:
         hexdigits = variant.digest.removeprefix("sha256:")
         assert (depot / "blobs/sha256" / hexdigits[:2] / hexdigits).stat().st_size == variant.size_bytes
+    page = manifest.attachment("report-page")
+    assert page is not None
+    hexdigits = page.digest.removeprefix("sha256:")
+    kept = (depot / "blobs/sha256" / hexdigits[:2] / hexdigits).read_bytes()
+    assert kept == (package / "report.html").read_bytes()
+    assert b"<h1>kiosk 1.1</h1>" in kept
     assert _publish(package, depot, keys) == 0, "publishing twice changes nothing"
 
     damaged = bytearray((package / "q4_0.gguf").read_bytes())
@@ -82,6 +88,7 @@ def test_a_scrambled_model_is_refused_and_an_override_is_signed(
     assert _run(*build, "--out", str(out)) == 8
     assert "the evaluation refuses this release" in capsys.readouterr().err
     assert not (out / "manifest.json").exists()
+    assert b">Refused</h2>" in (out / "report.html").read_bytes(), "whoever was refused wants to read why"
     assert _run(*build, "--out", str(out), "--override-evaluation", "a drill") == 0
     assert json.loads((out / "manifest.json").read_text())["evaluation"]["overridden"] == "a drill"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from drupelet.core.errors import BadInput, NotFound
@@ -9,6 +11,7 @@ from drupelet.core.names import ReleaseId
 from drupelet.core.states import Reason
 from drupelet.trust import NotTrusted
 from drupelet.trust.errors import AlreadyThere, RepositoryMissing
+from drupelet.wire.manifest import Attachment
 from tests.fakes.trust_world import TrustWorld, a_manifest
 
 NOTE = "kiosk/1.1/note.json"
@@ -79,3 +82,25 @@ def test_a_signed_file_that_is_not_there_is_said(world: TrustWorld) -> None:
     (world.network.depot / "targets" / target.url_path).unlink()
     with pytest.raises(RepositoryMissing, match="publish"):
         world.device().images.target(NOTE, bytes_max=100)
+
+
+def test_an_attachment_is_only_what_was_signed(world: TrustWorld) -> None:
+    page = b"<!doctype html>"
+    hexdigits = hashlib.sha256(page).hexdigest()
+    attached = Attachment(kind="report-page", digest=f"sha256:{hexdigits}", size_bytes=len(page))
+    images = world.device().images
+    with pytest.raises(RepositoryMissing, match="the report-page is signed but does not lie in the depot"):
+        images.attachment(attached)
+    blob = world.network.depot / "blobs" / "sha256" / hexdigits[:2] / hexdigits
+    blob.parent.mkdir(parents=True)
+    blob.write_bytes(page)
+    assert images.attachment(attached) == page
+    for bad, reason in (
+        (b"<!doctype HTML>", Reason.DIGEST_MISMATCH),
+        (page[:-1], Reason.TRUNCATED),
+        (page + b" ", Reason.TOO_LARGE),
+    ):
+        blob.write_bytes(bad)
+        with pytest.raises(NotTrusted) as caught:
+            images.attachment(attached)
+        assert caught.value.reason is reason

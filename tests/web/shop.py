@@ -18,6 +18,14 @@ from tests.fleet.world import World
 S = RolloutState
 SHOP = ("counter-1", "counter-2", "window-3", "entrance-4", "cafe-5")
 EVIL = "<script>alert(1)</script>"
+REPORT_PAGE = """<!doctype html><html lang="en"><head><title>Evaluation</title></head><body><main><h1>Passed</h1></main>
+<script>
+let cookie = "nothing";
+try { cookie = document.cookie || "empty"; } catch (error) { cookie = error.name; }
+const said = (api) => { document.title = `${cookie} ${api}`; };
+fetch("/api/v1/releases").then(() => said("reached"), () => said("blocked"));
+</script></body></html>"""
+"""A report whose script tries what a script of ours could do, and says how far it came."""
 OVERRIDE = "the fair opens at nine, ship it"
 
 
@@ -79,7 +87,8 @@ class Shop(World):
         self.enrol(*SHOP[:4], site="lab")
         self.enrol(SHOP[4], board="pi4-4gb", site="cafe")
         self.until(self.direct(self._release("1.1", "First release for the counters.")), S.COMPLETED)
-        self.until(self.start(self._release("1.2", "More ways to ask.")), S.COMPLETED, turns=120)
+        report = self.images.attach(REPORT_PAGE.encode())
+        self.until(self.start(self._release("1.2", "More ways to ask.", attachments=(report,))), S.COMPLETED, turns=120)
         self._broken()
         self._slow()
         self._under_way()

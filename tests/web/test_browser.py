@@ -109,6 +109,16 @@ def test_a_change_reaches_the_page_without_a_reload_and_keeps_the_place(
     context.close()
 
 
+def test_a_reports_scripts_run_in_a_box(browser: Browser, shown: tuple[Shop, str]) -> None:
+    context = signed_in(browser, shown)
+    page = context.new_page()
+    page.goto("/releases/kiosk/1.2")
+    page.get_by_role("link", name="The whole report").click()
+    page.wait_for_function("document.title != 'Evaluation'")
+    assert page.title() == "SecurityError blocked"
+    context.close()
+
+
 def test_without_javascript_everything_is_there(browser: Browser, shown: tuple[Shop, str]) -> None:
     context = signed_in(browser, shown, java_script_enabled=False)
     page = context.new_page()

@@ -12,7 +12,7 @@ from drupelet.fleet.app import build
 from drupelet.fleet.read import Reader
 from drupelet.web import pages, words
 from tests.web.client import TestClient
-from tests.web.shop import EVIL, OVERRIDE, Shop
+from tests.web.shop import EVIL, OVERRIDE, REPORT_PAGE, Shop
 
 Visit = Callable[..., TestClient]
 PAGES = (
@@ -128,7 +128,7 @@ def test_an_overridden_evaluation_and_a_condemnation_are_said_in_words(visit: Vi
 
 def test_release_page_shows_variants_quality_and_prompts(visit: Visit) -> None:
     text = text_of(visit("reader").get("/releases/kiosk/1.2").text)
-    assert "q4_0 Q4_0 1.2 MB 41.2 MB 0.00890 89.7%" in text
+    assert "q4_0 Q4_0 1.2 MB 41.2 MB 0.00890 0.0801 89.7%" in text
     assert "When do you open on Saturday?" in text
 
 
@@ -271,3 +271,35 @@ def test_an_unforeseen_error_is_one_sentence(shop: Shop, monkeypatch: pytest.Mon
     assert answer.status_code == 500
     assert "its log says why" in answer.text
     assert "secret detail" not in answer.text
+
+
+def test_a_report_is_sent_in_a_sandbox_and_kept_by_its_digest(visit: Visit) -> None:
+    client = visit("reader")
+    assert 'href="/releases/kiosk/1.2/report"' in client.get("/releases/kiosk/1.2").text
+    answer = client.get("/releases/kiosk/1.2/report")
+    assert answer.text == REPORT_PAGE
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'")
+    assert "allow-same-origin" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    again = client.get("/releases/kiosk/1.2/report", headers={"If-None-Match": answer.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+
+
+@pytest.mark.parametrize("release", ["kiosk/1.1", "kiosk/9.9"])
+def test_a_release_without_a_report_says_so(visit: Visit, release: str) -> None:
+    answer = visit("reader").get(f"/releases/{release}/report")
+    assert answer.status_code == 404
+    assert "report" not in visit("reader").get("/releases/kiosk/1.1").text
+
+
+def test_a_report_is_for_readers_only_and_its_loss_is_said(visit: Visit, shop: Shop) -> None:
+    assert visit().get("/releases/kiosk/1.2/report").status_code == 303
+    kept = dict(shop.images.blobs)
+    shop.images.blobs.clear()
+    try:
+        answer = visit("reader").get("/releases/kiosk/1.2/report")
+    finally:
+        shop.images.blobs.update(kept)
+    assert answer.status_code >= 400
+    assert "does not lie in the depot" in text_of(answer.text)

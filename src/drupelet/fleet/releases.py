@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 from sqlalchemy import Connection, Row, insert, select, update
 
-from drupelet.core.names import ReleaseId
+from drupelet.core.names import Digest, ReleaseId
 from drupelet.fleet.changes import Changes
 from drupelet.fleet.errors import NoSuch, WrongState
 from drupelet.fleet.orders import spread_condemned
@@ -21,6 +21,7 @@ from drupelet.fleet.store.audit import clean, record
 from drupelet.fleet.store.engine import Store
 from drupelet.fleet.store.schema import releases
 from drupelet.trust.images import VouchedRelease
+from drupelet.wire.manifest import Attachment, AttachmentKind, ReleaseManifest
 
 
 class Vouches(Protocol):
@@ -28,6 +29,10 @@ class Vouches(Protocol):
 
     def release(self, release: ReleaseId) -> VouchedRelease:
         """Return the manifest that is vouched for; raises `Untrusted`, `NotFound` or `Unavailable`."""
+        ...
+
+    def attachment(self, attached: Attachment) -> bytes:
+        """Return what a vouched manifest has attached, verified; raises as `release` does."""
         ...
 
 
@@ -72,6 +77,13 @@ class Releases:
                 manifest=target.sha256.text, evaluation_passed=manifest.evaluation.passed,
             )  # fmt: skip
         self._tell(release.path)
+
+    def attached(self, manifest: ReleaseManifest, kind: AttachmentKind) -> tuple[Digest, bytes]:
+        """Return an attachment of a registered release from the depot, verified. Raises `NoSuch` if it has none."""
+        found = manifest.attachment(kind)
+        if found is None:
+            raise NoSuch(f"{manifest.release} has no {kind}")
+        return Digest.parse(found.digest), self._images.attachment(found)
 
     def condemn(self, release: ReleaseId, *, by: str, reason: str) -> int:
         """Put a release on the list that every device refuses; return how many orders that renewed."""

@@ -82,8 +82,10 @@ def pack(
         raise RecipeBad(f"the recipe is for {recipe.family!r}, not for {release.family!r}")
     report_bytes = encode_canonical(report)
     disk.remove(folder / MANIFEST_FILE)  # an earlier build's must not outlive a refusal of this one
-    # The report is written first, even of a release that is refused: whoever was refused wants to read it.
+    # The report and its page are written first, even of a refused release: whoever was refused wants to read them.
     disk.replace(folder / REPORT_FILE, report_bytes, mode=_MODE)
+    for kind, data in attachments.items():
+        disk.replace(folder / ATTACHMENT_FILES[kind], data, mode=_MODE)
     require_pass(report, override=override)
     draft = build_manifest(
         release,
@@ -96,9 +98,10 @@ def pack(
         override=override.strip() if not report.passed else "",
         converter=converter,
     )
-    attached = {**attachments, **describe(draft)}
-    for kind, data in attached.items():
+    described = describe(draft)
+    for kind, data in described.items():
         disk.replace(folder / ATTACHMENT_FILES[kind], data, mode=_MODE)
+    attached = {**attachments, **described}
     manifest = replace(draft, attachments=tuple(_attachment(kind, attached[kind]) for kind in sorted(attached)))
     disk.replace(folder / MANIFEST_FILE, encode_canonical(manifest), mode=_MODE)
     return Package(folder=folder, manifest=manifest, report=report)

@@ -18,6 +18,7 @@ from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.port import Format, Progress
 from drupelet.forge.ledger import Ledger, Step
 from drupelet.forge.pack import Attachments, Package, pack
+from drupelet.forge.page import report_page
 from drupelet.forge.recipe import Recipe
 from drupelet.forge.report import Report
 from drupelet.wire.manifest import ReleaseManifest
@@ -114,6 +115,8 @@ class Pipeline:
 
     def pack(self, report: Report, *, override: str = "") -> Package:
         """Write report and manifest beside the variants. Raises `EvaluationRefused`, see `pack.pack`."""
+        refused = override.strip() if not report.passed else ""
+        page = report_page(self.release, report, summary=self.recipe.summary, override=refused)
         converters = dict.fromkeys(step.tool for step in self.ledger.steps if step.name == "convert")
         return pack(
             self.release,
@@ -125,6 +128,7 @@ class Pipeline:
             disk=self.bench.disk,
             created_at_ms=self.now_ms(),
             override=override,
+            attachments={"report-page": page},
             converter=", ".join(converters) or "imported",
             describe=self._describe,
         )

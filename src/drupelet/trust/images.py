@@ -27,7 +27,7 @@ from drupelet.trust.ports import Fetch
 from drupelet.trust.roles import AnyMetadata, TargetInfo, signed_at
 from drupelet.trust.staged import Staged
 from drupelet.wire.codec import TooLarge, decode
-from drupelet.wire.manifest import MANIFEST_NAME, ReleaseManifest, manifest_path
+from drupelet.wire.manifest import ATTACHMENT_BYTES_MAX, MANIFEST_NAME, Attachment, ReleaseManifest, manifest_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,10 +187,20 @@ class Images:
 
     def download(self, target: TargetInfo, *, bytes_max: int) -> bytes:
         """Return the bytes of a vouched target from the depot; `NotTrusted` unless they are those that were signed."""
-        url = f"{self._depot}/targets/{target.url_path}"
         name = target.path.rpartition("/")[2]
         what = "the manifest" if name == MANIFEST_NAME else name
-        limit = min(target.length, bytes_max)
+        url = f"{self._depot}/targets/{target.url_path}"
+        return self._verified(url, what, length=target.length, sha256=target.sha256, bytes_max=bytes_max)
+
+    def attachment(self, attached: Attachment) -> bytes:
+        """Return what a vouched manifest has attached, from the depot; `NotTrusted` unless it is what was signed."""
+        digest = Digest.parse(attached.digest)
+        url = f"{self._depot}/blobs/sha256/{digest.hex[:2]}/{digest.hex}"
+        what = f"the {attached.kind}"
+        return self._verified(url, what, length=attached.size_bytes, sha256=digest, bytes_max=ATTACHMENT_BYTES_MAX)
+
+    def _verified(self, url: str, what: str, *, length: int, sha256: Digest, bytes_max: int) -> bytes:
+        limit = min(length, bytes_max)
         try:
             data = self._fetch.get(url, bytes_max=limit)
         except TooLarge as error:
@@ -201,13 +211,13 @@ class Images:
             raise RepositoryMissing(
                 f"{what} is signed but does not lie in the depot", where=url, fix="publish the release again"
             ) from error
-        if len(data) < target.length:
+        if len(data) < length:
             raise NotTrusted(
-                f"{what} has {len(data)} bytes where {target.length} were signed",
+                f"{what} has {len(data)} bytes where {length} were signed",
                 reason=Reason.TRUNCATED,
                 where=url,
             )
-        if hashlib.sha256(data).hexdigest() != target.sha256.hex:
+        if hashlib.sha256(data).hexdigest() != sha256.hex:
             raise NotTrusted(f"{what} is not the one signed", reason=Reason.DIGEST_MISMATCH, where=url)
         return data
 

@@ -25,7 +25,7 @@ from drupelet.fleet.problems import Problem, answer, status_of
 from drupelet.fleet.tokens import Bearer
 from drupelet.web.assets import asset
 from drupelet.web.chart import evidence_chart
-from drupelet.web.render import HEADERS, page
+from drupelet.web.render import HEADERS, SANDBOX_HEADERS, page
 from drupelet.web.session import (
     TOKEN_LENGTH_MAX,
     forget,
@@ -71,6 +71,7 @@ class _Pages:
                 Route("/rollouts/{number:int}/{verb}", self._steer, methods=["POST"]),
                 Route("/releases", self._releases),
                 Route("/releases/{family}/{version}", self._release),
+                Route("/releases/{family}/{version}/report", self._report),
                 Route("/audit", self._audit),
                 Route("/sign-in", self._sign_in),
                 Route("/sign-in", self._signed_in, methods=["POST"]),
@@ -152,6 +153,19 @@ class _Pages:
         shown = await run_in_threadpool(self.reader.release, name)
         manifest = await run_in_threadpool(self.reader.manifest, name)
         return self._page(request, "release.html", who, shown=shown, manifest=manifest)
+
+    async def _report(self, request: Request) -> Response:
+        """The evaluation's page, as the forge wrote it. Its scripts run, in an origin of their own that can reach
+        nothing: it was signed, but prompts and answers are in it.
+        """
+        await self._reads(request)
+        name = ReleaseId.parse(f"{request.path_params['family']}/{request.path_params['version']}").path
+        manifest = await run_in_threadpool(self.reader.manifest, name)
+        digest, data = await run_in_threadpool(self.desks.releases.attached, manifest, "report-page")
+        headers = {**SANDBOX_HEADERS, "Cache-Control": "private, max-age=3600", "ETag": f'"{digest.hex}"'}
+        if request.headers.get("if-none-match") == headers["ETag"]:
+            return Response(status_code=304, headers=headers)
+        return Response(data, media_type="text/html; charset=utf-8", headers=headers)
 
     async def _audit(self, request: Request) -> Response:
         who = await self._reads(request)

@@ -25,6 +25,17 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """`same-origin` for the referrer, not less: without it browsers hide the origin of our own forms."""
+SANDBOX_HEADERS = {
+    "Content-Security-Policy": (
+        "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+        "img-src data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""For a page that others wrote: without `allow-same-origin` it has no cookies of ours and no way to the API."""
 _FILTERS = (
     "release_name", "plain", "size", "duration", "evidence", "share", "effect", "interval", "margin", "iso",
     "headline", "health", "plural",

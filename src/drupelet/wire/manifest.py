@@ -172,6 +172,10 @@ ATTACHMENT_FILES: dict[AttachmentKind, str] = {
 """What each attachment is called in a package. In a depot it is a blob, named by its digest."""
 
 
+ATTACHMENT_BYTES_MAX = 16 << 20
+"""A report page takes 5 MB, nearly all of it the chart library."""
+
+
 class Attachment(Part, frozen=True, kw_only=True, omit_defaults=True):
     """A blob that says something about the release and that no device needs, such as its bill of materials."""
 
