@@ -75,7 +75,8 @@ def row_findings(reference: Path, checkpoint: Checkpoint) -> list[str]:
 def _fingerprint(pieces: Iterator[Array]) -> tuple[int, int]:
     """Return the number of rows and the sum of their hashes. Matrices are compared as f16, vectors as they are."""
     count = total = 0
-    for piece in pieces:
+    for values in pieces:
+        piece = values + np.float32(0)  # of the two zeros, one
         if piece.ndim > 1:
             with np.errstate(over="ignore"):
                 rows = list(np.ascontiguousarray(piece.reshape(len(piece), -1), dtype=np.float16))
