@@ -32,6 +32,19 @@ def test_putting_it_again_changes_nothing(depot: FilesDepot, tmp_path: Path) -> 
     assert list((tmp_path / "depot" / "incoming").iterdir()) == []
 
 
+def test_a_blob_that_is_expected_and_there_is_not_copied_again(
+    depot: FilesDepot, disk: PosixDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(BLOB[1:])
+    found, size = depot.put(other, expected=DIGEST)
+    assert found != DIGEST
+    assert depot.has(found)
+    assert size == len(BLOB) - 1
+    monkeypatch.setattr(disk, "part", lambda path: pytest.fail(f"{path} is written"))
+    assert depot.put(tmp_path / "model.gguf", expected=DIGEST) == (DIGEST, len(BLOB))
+
+
 def test_what_was_left_by_a_publisher_that_died_is_not_taken_up(tmp_path: Path, disk: PosixDisk) -> None:
     source = tmp_path / "model.gguf"
     source.write_bytes(BLOB)

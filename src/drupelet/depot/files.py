@@ -35,8 +35,15 @@ class FilesDepot:
         """Whether the blob is there. It appeared whole; whether it still is, `check` says."""
         return self._disk.exists(self.path(digest))
 
-    def put(self, source: Path) -> tuple[Digest, int]:
-        """Copy a file in, hashing on the way; it appears under its digest, whole, or not at all."""
+    def put(self, source: Path, *, expected: Digest | None = None) -> tuple[Digest, int]:
+        """Copy a file in, hashing on the way; it appears under its digest, whole, or not at all.
+
+        Where the blob `expected` lies already, the file is hashed and not copied if that is what it is.
+        """
+        if expected is not None and self.has(expected):
+            found, size = hash_file(self._disk, source)
+            if found == expected:
+                return found, size
         part = self._folder / "incoming" / f"{os.getpid()}-{next(_incoming)}.part"
         hashing = hashlib.sha256()
         offset = 0

@@ -83,7 +83,7 @@ def publish(
 def _put(digest: Digest, path: Path, *, disk: Disk, depot: FilesDepot) -> None:
     if not disk.exists(path):
         raise NotFound("the manifest names this file and it is not there", where=str(path), fix="build it again")
-    found, _ = depot.put(path)
+    found, _ = depot.put(path, expected=digest)
     if found != digest:
         # What was put lies under its own digest, where nothing points: harmless, and not the release.
         raise PackageBad(
