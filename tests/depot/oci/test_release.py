@@ -30,7 +30,8 @@ from drupelet.depot.oci.modelpack import (
     variant_artifact,
 )
 from drupelet.depot.oci.registry import INDEX, MANIFEST
-from drupelet.durable import PosixDisk
+from drupelet.durable import DiskFull, PosixDisk
+from drupelet.durable.posix import PosixPartFile
 from drupelet.trust import KeyRing
 from drupelet.wire.codec import encode_canonical
 from tests.depot.oci.conftest import registry
@@ -278,3 +279,30 @@ def test_a_device_does_not_wait_inside_a_step(answer: Answer) -> None:
             next(source.open(Digest.of_hex("0" * 64), offset=0, size=1))
         assert len(server.asked) == 1
     assert caught.value.reason is Reason.SERVER_UNREACHABLE  # type: ignore[union-attr]
+
+
+def test_a_disk_that_fills_up_while_pulling_keeps_what_fits(
+    publisher: Publisher,
+    repository: str,
+    root: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert push(publisher, repository, root) == 0
+    write, room = PosixPartFile.write, [SIZE + 5000]
+
+    def full(self: PosixPartFile, data: bytes) -> None:
+        if len(data) > room[0]:
+            raise DiskFull("cannot write: No space left on device", where="pulled", fix="free space on this disk")
+        room[0] -= len(data)
+        write(self, data)
+
+    monkeypatch.setattr(PosixPartFile, "write", full)
+    capsys.readouterr()
+    assert run("depot", "pull", f"{repository}:1.2", str(tmp_path / "pulled")) == 6
+    assert "free space on this disk" in capsys.readouterr().err
+    assert [path.name for path in sorted((tmp_path / "pulled").iterdir())] == ["v0.gguf", "v1.gguf.part"]
+    room[0] = 10 * SIZE
+    assert run("depot", "pull", f"{repository}:1.2", str(tmp_path / "pulled")) == 0
+    assert (tmp_path / "pulled" / "v1.gguf").stat().st_size == SIZE
