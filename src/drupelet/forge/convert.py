@@ -14,7 +14,7 @@ from drupelet.forge.errors import CheckpointBad
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.kinds import size_bytes
 from drupelet.forge.formats.port import Artifact, Format, Progress
-from drupelet.forge.imports import import_gguf
+from drupelet.forge.imports import importer_of
 
 CONVERTER = "drupelet embedded"
 """Named in the manifest's provenance."""
@@ -81,7 +81,8 @@ def convert(
         begun = time.monotonic()
         given, out = _file_of(one, checkpoint, files), folder / f"{one.name}.{one.file_format}"
         if given is not None and not given.is_dir():
-            artifact = import_gguf(given, out, quantization=one.quantization, disk=disk, progress=progress)
+            take = importer_of(one.file_format)
+            artifact = take(given, out, quantization=one.quantization, disk=disk, progress=progress)
         else:
             artifact = formats[one.file_format].write(
                 checkpoint if given is None else open_checkpoint(given),

@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gguf import GGMLQuantizationType as Kind
 from gguf import LlamaFileType
 
+from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest
 from drupelet.durable.port import Disk
 from drupelet.forge.checkpoint import Checkpoint, open_checkpoint
@@ -24,6 +26,7 @@ from drupelet.forge.errors import ModelFileBad, Unsupported
 from drupelet.forge.formats.port import Artifact, Progress
 from drupelet.forge.gguf_checks import check_model, check_numbers
 from drupelet.forge.gguf_reader import GgufFile, read_gguf
+from drupelet.forge.hef import read_hef
 from drupelet.forge.shape import ModelShape
 
 REFERENCES = ("f32", "bf16", "f16")
@@ -84,16 +87,7 @@ def import_gguf(path: Path, out: Path, *, quantization: str, disk: Disk, progres
     Raises `ModelFileBad` (also if it is quantized otherwise than `quantization`) and the disk's errors.
     """
     part = out.with_name(out.name + ".part")
-    disk.remove(part)
-    hashing = hashlib.sha256()
-    try:
-        with disk.part(part) as target, path.open("rb") as source:
-            while data := source.read(_COPY_BYTES):
-                hashing.update(data)
-                target.write(data)
-            size = target.size
-    except FileNotFoundError as error:
-        raise ModelFileBad("there is no such file", where=str(path)) from error
+    digest, size = _copy(path, part, disk)
     try:
         found = examine(part, progress=progress)
         if found.quantization != quantization:
@@ -103,8 +97,60 @@ def import_gguf(path: Path, out: Path, *, quantization: str, disk: Disk, progres
         disk.remove(part)
         raise ModelFileBad(error.what, where=str(path), fix=error.fix) from error
     disk.publish(part, out)
-    digest = Digest.of_hex(hashing.hexdigest())
     return Artifact(path=out, digest=digest, size_bytes=size, quantization=quantization)
+
+
+def import_hef(path: Path, out: Path, *, quantization: str, disk: Disk, progress: Progress) -> Artifact:
+    """Copy a HEF to `out` and check the copy. Raises `ModelFileBad` and the disk's errors.
+
+    `quantization` is taken as the recipe calls it: the file names no scheme that could be held against it.
+    """
+    part = out.with_name(out.name + ".part")
+    digest, size = _copy(path, part, disk)
+    try:
+        found = read_hef(part)
+    except ModelFileBad as error:
+        disk.remove(part)
+        raise ModelFileBad(error.what, where=str(path), fix=error.fix) from error
+    progress(f"{found.path.stem} for {found.chips[0]}", size, size)
+    disk.publish(part, out)
+    return Artifact(path=out, digest=digest, size_bytes=size, quantization=quantization)
+
+
+class Importer(Protocol):
+    """Takes a file of one format as it is, once it has passed every check there is."""
+
+    def __call__(self, path: Path, out: Path, *, quantization: str, disk: Disk, progress: Progress) -> Artifact:
+        """Copy `path` to `out`: whole and sound, or not there."""
+        ...
+
+
+IMPORTERS: Mapping[str, Importer] = {"gguf": import_gguf, "hef": import_hef}
+"""Format name -> who takes a file of it. Files of the other formats are made here, or not at all."""
+
+
+def importer_of(file_format: str) -> Importer:
+    """Return who takes files of a format, or raise `BadInput`."""
+    found = IMPORTERS.get(file_format)
+    if found is None:
+        fix = f"leave `file` out to have it made here; taken as they are: {', '.join(IMPORTERS)}"
+        raise BadInput(f"a file of the format {file_format} is not taken as it is", fix=fix)
+    return found
+
+
+def _copy(path: Path, part: Path, disk: Disk) -> tuple[Digest, int]:
+    disk.remove(part)
+    hashing = hashlib.sha256()
+    try:
+        with disk.part(part) as target, path.open("rb") as source:
+            while data := source.read(_COPY_BYTES):
+                hashing.update(data)
+                target.write(data)
+            size = target.size
+    except FileNotFoundError as error:
+        disk.remove(part)
+        raise ModelFileBad("there is no such file", where=str(path)) from error
+    return Digest.of_hex(hashing.hexdigest()), size
 
 
 def open_source(path: Path) -> Checkpoint:

@@ -22,7 +22,8 @@ from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.convert import CONVERTER
 from drupelet.forge.errors import RecipeBad
 from drupelet.forge.evaluation import require_pass
-from drupelet.forge.recipe import Recipe
+from drupelet.forge.locks import locks
+from drupelet.forge.recipe import Recipe, RecipeVariant
 from drupelet.forge.report import Report, VariantReport
 from drupelet.forge.shape import ModelShape
 from drupelet.wire.codec import encode_canonical
@@ -32,6 +33,7 @@ from drupelet.wire.manifest import (
     AttachmentKind,
     Evaluation,
     FileFormat,
+    Lock,
     MemoryAt,
     Provenance,
     ReleaseManifest,
@@ -45,6 +47,7 @@ _MIB = 1 << 20
 _MODE = 0o644
 Attachments = Mapping[AttachmentKind, bytes]
 NOTHING_ATTACHED: Attachments = MappingProxyType({})
+NOTHING_BOUND: Mapping[str, Lock] = MappingProxyType({})
 Describe = Callable[[ReleaseManifest], Attachments]
 
 
@@ -97,6 +100,7 @@ def pack(
         created_at_ms=created_at_ms,
         override=override.strip() if not report.passed else "",
         converter=converter,
+        bound=locks(recipe, {one.name: folder / f"{one.name}.{one.file_format}" for one in recipe.variants}),
     )
     described = describe(draft)
     for kind, data in described.items():
@@ -118,25 +122,20 @@ def build_manifest(
     created_at_ms: int,
     override: str,
     converter: str = CONVERTER,
+    bound: Mapping[str, Lock] = NOTHING_BOUND,
 ) -> ReleaseManifest:
-    """Return the manifest: what the recipe asks for, with what the report measured."""
+    """Return the manifest: what the recipe asks for, with what the report measured; `bound` has variants' locks."""
     variants = []
     for wanted in recipe.variants:
         measured = report.variant(wanted.name)
         if measured is None:
             raise RecipeBad(f"variant {wanted.name!r} was not evaluated")
-        variants.append(
-            Variant(
-                name=wanted.name,
-                digest=measured.digest,
-                size_bytes=measured.size_bytes,
-                file_format=cast(FileFormat, wanted.file_format),  # the recipe's reader knows them all
-                quantization=wanted.quantization,
-                memory=memory_at(measured, shape, recipe.context_tokens),
-                npu_required=wanted.npu_required,
-                quality=measured.quality,
-            )
+        memory = (
+            memory_at(measured, shape, recipe.context_tokens)
+            if wanted.memory_bytes is None
+            else (MemoryAt(context_tokens=recipe.context_tokens, memory_bytes=wanted.memory_bytes),)
         )
+        variants.append(_variant(wanted, measured, memory=memory, lock=bound.get(wanted.name)))
     return ReleaseManifest(
         family=release.family,
         version=str(release.version),
@@ -170,6 +169,22 @@ def build_manifest(
 
 def _attachment(kind: AttachmentKind, data: bytes) -> Attachment:
     return Attachment(kind=kind, digest=Digest.of_hex(hashlib.sha256(data).hexdigest()).text, size_bytes=len(data))
+
+
+def _variant(
+    wanted: RecipeVariant, measured: VariantReport, *, memory: tuple[MemoryAt, ...], lock: Lock | None
+) -> Variant:
+    return Variant(
+        name=wanted.name,
+        digest=measured.digest,
+        size_bytes=measured.size_bytes,
+        file_format=cast(FileFormat, wanted.file_format),  # the recipe's reader knows them all
+        quantization=wanted.quantization,
+        memory=memory,
+        npu_required=wanted.npu_required or (lock is not None and bool(lock.accelerators)),
+        lock=lock,
+        quality=measured.quality,
+    )
 
 
 def memory_at(measured: VariantReport, shape: ModelShape, context_tokens: int) -> tuple[MemoryAt, ...]:

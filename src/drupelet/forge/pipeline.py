@@ -17,6 +17,7 @@ from drupelet.forge.evaluation.replaced import Replaced
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.port import Format, Progress
 from drupelet.forge.ledger import Ledger, Step
+from drupelet.forge.locks import locks
 from drupelet.forge.pack import Attachments, Package, pack
 from drupelet.forge.page import report_page
 from drupelet.forge.recipe import Recipe
@@ -50,6 +51,9 @@ class Pipeline:
 
     def measure(self) -> Report:
         """Convert every variant and evaluate it. Raises what `convert` and `evaluate` raise."""
+        # Before hours of work, not after: a recipe that contradicts a compiled file is never packed.
+        files = self.files or Path.cwd()
+        locks(self.recipe, {one.name: files / one.file for one in self.recipe.variants})
         began = self.now_ms()
         made = convert(
             self.checkpoint,

@@ -27,12 +27,14 @@ from drupelet.forge.errors import RecipeBad
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.kinds import KINDS
 from drupelet.wire.fields import Label, LabelKey, NameText, NonNegative, Sentence
-from drupelet.wire.manifest import Budgets, CanonicalPrompt, Part, Requires, StageAdvice, ThermalProfile
+from drupelet.wire.manifest import Budgets, CanonicalPrompt, Lock, Part, Requires, StageAdvice, ThermalProfile
 from drupelet.wire.places import place_of, toml_places
 from drupelet.wire.problems import Problem, problems
 
 RECIPE_BYTES_MAX = 1 << 20
 FORMAT = "drupelet.recipe/1"
+ONLY_TAKEN = tuple(name for name, made in FORMATS.items() if not made.quantizations)
+"""Formats that nothing here makes or runs: a recipe gives the file, and says what is known of it."""
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 Text = Annotated[str, Meta(min_length=1, max_length=8_000)]
@@ -53,8 +55,14 @@ class RecipeVariant(Part, frozen=True, kw_only=True):
     quantization: str
     file_format: str = "gguf"
     file: str = ""
-    """A GGUF to take as it is, or another checkpoint's folder to convert; relative to the recipe's folder."""
+    """A GGUF or HEF to take as it is, or another checkpoint's folder to convert; relative to the recipe's folder."""
     npu_required: bool = False
+    lock: Lock | None = None
+    """What the file is bound to, beyond what it says itself."""
+    memory_bytes: Annotated[int, Meta(ge=1, le=1 << 40)] | None = None
+    """What it takes on a device at `context_tokens`, where it cannot be run here and so not be measured."""
+    evaluated_elsewhere: Sentence = ""
+    """Where and how it was judged, where it cannot be run here. The words are in the report, which is signed."""
     quality: QualityBudget | None = None
     """Instead of the recipe's own budget."""
 
@@ -185,8 +193,8 @@ def _quantization(recipe: Recipe, index: int, embedded: Sequence[str]) -> Proble
     """Return what is wrong with a variant's quantization, if anything is."""
     variant, path = recipe.variants[index], ("variants", index, "quantization")
     wanted = variant.quantization
-    if variant.file.endswith(".gguf"):
-        return None  # held against the file itself
+    if variant.file.endswith(".gguf") or variant.file_format in ONLY_TAKEN:
+        return None  # held against the file itself, as far as it says
     by_tools = recipe.converter == "toolchain" and variant.file_format == "gguf"
     known = tuple(KINDS) if by_tools else embedded
     if wanted in known:
@@ -201,6 +209,24 @@ def _quantization(recipe: Recipe, index: int, embedded: Sequence[str]) -> Proble
     near = difflib.get_close_matches(wanted, known, n=1)
     said = f"did you mean {near[0]!r}? " if near else ""
     return Problem(path=path, what=f"unknown quantization {wanted!r}", fix=f"{said}use one of {', '.join(known)}")
+
+
+def _taken(variant: RecipeVariant, index: int) -> Iterator[Problem]:
+    """Yield what is wrong with a variant of a format that is only taken, or with what only such a one may say."""
+    path, only = ("variants", index), variant.file_format in ONLY_TAKEN
+    if only and not variant.file:
+        fix = f'give it the file: file = "{variant.name}.{variant.file_format}"'
+        yield Problem(path=(*path, "file_format"), what=f"a {variant.file_format} file is not made here", fix=fix)
+    if variant.file and variant.file_format not in ("gguf", *ONLY_TAKEN) and Path(variant.file).suffix:
+        fix = "leave `file` out to have it made here, or name a checkpoint's folder"
+        yield Problem(path=(*path, "file"), what=f"a file of the format {variant.file_format} is not taken", fix=fix)
+    for key, given in (("memory_bytes", variant.memory_bytes), ("evaluated_elsewhere", variant.evaluated_elsewhere)):
+        if only and not given:
+            what = f"{variant.name} cannot be run here, so {key} must say what is known of it"
+            yield Problem(path=path, what=what, fix=f"add {key}")
+        elif given and not only:
+            what = f"{key} is for what cannot be run here, and {variant.name} is measured"
+            yield Problem(path=(*path, key), what=what, fix="leave it out")
 
 
 def _calibration(recipe: Recipe) -> Iterator[Problem]:
@@ -242,6 +268,7 @@ def contradictions(recipe: Recipe) -> Iterator[Problem]:
             )
         elif (problem := _quantization(recipe, index, chosen.quantizations)) is not None:
             yield problem
+        yield from _taken(variant, index)
     yield from _calibration(recipe)
     if not recipe.evaluation.prompts and not recipe.evaluation.texts:
         yield Problem(path=("evaluation",), what="evaluation has neither prompts nor texts")

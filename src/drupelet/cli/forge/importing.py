@@ -12,13 +12,17 @@ from drupelet.cli.progress import Bar
 from drupelet.durable import PosixDisk
 from drupelet.durable.port import hash_file
 from drupelet.forge.checkpoint import open_checkpoint
+from drupelet.forge.hef import read_hef
 from drupelet.forge.imports import examine
 
+HEF_COLUMNS = ("runs on", "compiler", "needs HailoRT", "networks", "MiB", "sha256")
 COLUMNS = ("architecture", "quantization", "weights", "layers", "context", "vocabulary", "MiB", "sha256")
 
 
 def import_model(
-    model: Annotated[Path, typer.Argument(help="A GGUF file, or a folder with safetensors.", show_default=False)],
+    model: Annotated[
+        Path, typer.Argument(help="A GGUF or HEF file, or a folder with safetensors.", show_default=False)
+    ],
     output: Output = Format.TABLE,
 ) -> None:
     """Check a model that was made elsewhere, every weight included, and print how a recipe takes it as a variant.
@@ -26,6 +30,9 @@ def import_model(
     Example: drupelet forge import models/qwen3-0.6b-q4_k_m.gguf
     """
     path = model.absolute()
+    if path.suffix == ".hef":
+        _show_hef(path, output, given=model)
+        return
     with Bar() as bar:
         if path.is_dir():
             checkpoint = open_checkpoint(path)
@@ -54,3 +61,26 @@ def import_model(
     row[6] = f"{size / 2**20:.1f}"
     show(value, output=output, columns=COLUMNS, rows=[tuple(row)])
     say(f'In the recipe:\n\n[[variants]]\nname = "{kind.replace("_", "-")}"\nquantization = "{kind}"\nfile = "{model}"')
+
+
+def _show_hef(path: Path, output: Format, *, given: Path) -> None:
+    """Print what a compiled file says of itself. What it does not say, the recipe must."""
+    found = read_hef(path)
+    digest, size = hash_file(PosixDisk(), path)
+    series = ".".join(found.compiler.split(".")[:2])
+    value = {
+        "chips": list(found.chips),
+        "compiler": found.compiler,
+        "runtime": series if found.strict else "",
+        "networks": found.networks,
+        "size_bytes": size,
+        "sha256": digest.hex,
+    }
+    runtime = f"{series}, exactly" if found.strict else "not said"
+    row = (", ".join(found.chips), found.compiler, runtime, found.networks, f"{size / 2**20:.1f}", digest.hex)
+    show(value, output=output, columns=HEF_COLUMNS, rows=[row])
+    lock = "" if found.strict else '\nlock = { driver = "hailo 4.20.0" }  # the one it was tried with'
+    say(
+        f'In the recipe:\n\n[[variants]]\nname = "npu"\nfile_format = "hef"\nquantization = "w4a8"\nfile = "{given}"'
+        f'\nmemory_bytes = 2_000_000_000  # on the device\nevaluated_elsewhere = "where, when, how well"{lock}'
+    )

@@ -119,7 +119,10 @@ class _Line:
         """Measure and judge one variant."""
         runner, seen = self.bench.runners.get(variant.file_format), _Seen()
         if runner is None:
-            seen.findings.append(f"nothing here runs files of the format {variant.file_format}")
+            if variant.evaluated_elsewhere:
+                seen.notes.append(f"not run here; the recipe says: {variant.evaluated_elsewhere}")
+            else:
+                seen.findings.append(f"nothing here runs files of the format {variant.file_format}")
             return self._report(variant, made, seen, "")
         try:
             self._weights(made.artifact, variant, seen)

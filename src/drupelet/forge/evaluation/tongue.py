@@ -92,7 +92,7 @@ def _special_findings(tongue: Tongue, session: Session) -> list[str]:
     said = session.special_tokens()
     if said is not None:
         for what, found, expected in (("begin", said.bos, tongue.bos), ("end", said.eos, tongue.eos)):
-            if expected and found != expected:
+            if expected and found is not None and found != expected:
                 findings.append(f"tokens: its {what} token is {found!r}, the checkpoint's is {expected!r}")
     text = next((text for text in tongue.tokens if text.strip() == text and "<" not in text), None)
     if text is not None and tongue.begins is not None:

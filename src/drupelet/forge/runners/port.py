@@ -36,10 +36,10 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecialTokens:
-    """The texts of the tokens that begin and end a text; empty where there is none."""
+    """The texts of the tokens that begin and end a text; empty where there is none, None where the file is silent."""
 
-    bos: str
-    eos: str
+    bos: str | None
+    eos: str | None
 
 
 class Session(Protocol):
