@@ -12,6 +12,7 @@ import pytest
 from drupelet.cli.main import main
 from drupelet.durable import PosixDisk
 from drupelet.trust import ImageRepository, KeyRing
+from drupelet.trust.ceremony.plan import plan_text
 from tests.fakes.trust_world import PASSPHRASE
 
 
@@ -139,3 +140,68 @@ def test_wishes_that_make_no_sense_change_nothing(
     assert run("keys", "rotate", str(keys), *wishes) == code
     assert words in capsys.readouterr().err
     assert (keys / "keyring.json").read_bytes() == before
+
+
+def a_plan(folder: Path) -> Path:
+    path = folder / "ceremony.toml"
+    holders = {name: str(folder / name) for name in ("Ada", "Grace", "Edsger")}
+    path.write_text(plan_text(title="Keys", families=["kiosk"], holders=holders, threshold=2, operator="Linus"))
+    return path
+
+
+def test_a_rehearsal_as_typed_leaves_nothing_but_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan, out = a_plan(tmp_path), tmp_path / "out"
+    assert run("keys", "ceremony", str(plan), "--rehearse", "--yes", "--out", str(out), "-o", "json") == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["rehearsal"] is True
+    assert "thrown away" in captured.err
+    assert [path.name for path in out.iterdir()] == ["rehearsal.md"]
+    assert "REHEARSAL" in (out / "rehearsal.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"ceremony.toml", "out"}
+
+
+def test_a_ceremony_as_typed_and_its_record_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, out = a_plan(tmp_path), tmp_path / "keys"
+    monkeypatch.setattr("typer.confirm", lambda *_words, **_more: True)
+    monkeypatch.setattr("getpass.getpass", lambda _question: PASSPHRASE)
+    assert run("keys", "ceremony", str(plan), "--out", str(out)) == 0
+    record = str(out / "ceremony" / "record.dsse.json")
+    assert PASSPHRASE not in capsys.readouterr().err
+    assert run("keys", "record", record, "--root", str(out / "image-root.json")) == 0
+    shown = capsys.readouterr()
+    assert "| image-root-2 | image/root | Grace |" in shown.out
+    assert "Signed by 3 of the root's 3 keys" in shown.err
+    assert run("keys", "record", record, "--root", str(out / "director-root.json"), "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "Keys"
+    assert run("keys", "init", str(tmp_path / "others"), "--family", "kiosk") == 0
+    capsys.readouterr()
+    assert run("keys", "record", record, "--root", str(tmp_path / "others" / "image-root.json")) == 7
+    assert "0 of the root's keys have signed this record, 2 must" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--yes"], 2, "goes with --rehearse only"),
+        ([], 2, "give --out"),
+        (["--out", "x", "--interactive"], 2, "a plan lies here"),
+    ],
+)
+def test_a_ceremony_asked_for_wrongly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, says: str
+) -> None:
+    assert run("keys", "ceremony", str(a_plan(tmp_path)), *words) == code
+    assert says in capsys.readouterr().err
+
+
+def test_a_plan_is_asked_for_and_rehearsed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["Keys", "kiosk", "Ada, Grace, Edsger", "/a", "/g", "/e", 2, "Linus"])
+    monkeypatch.setattr("typer.prompt", lambda *_words, **_more: next(answers))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    plan = tmp_path / "ceremony.toml"
+    assert run("keys", "ceremony", str(plan), "--interactive", "--rehearse", "--yes") == 0
+    assert 'medium = "/g"' in plan.read_text()

@@ -192,7 +192,7 @@ def test_the_directors_online_key_is_replaced_and_devices_follow(world: TrustWor
     world.command(target, serial=1)
     device = world.device()
     device.refresh_director()
-    replace_director(world)
+    replace_key(world.keys, "director/online", "director-online")
     assert rotate_director(PosixDisk(), world.keys, now=world.clock, lifetime=ROOT_LIFETIME) == 2
     assert rotate_director(PosixDisk(), world.keys, now=world.clock, lifetime=ROOT_LIFETIME) is None
     roots = [data for _, data in sorted(world.keys.director_roots.items())]
@@ -201,12 +201,6 @@ def test_the_directors_online_key_is_replaced_and_devices_follow(world: TrustWor
     order = world.command(target, serial=2)
     assert device.refresh_director() == order
     assert world.device("fresh").order is None
-
-
-def replace_director(world: TrustWorld) -> None:
-    made = world.keys.make("director", "targets")
-    made = replace(made, roles=("targets", "snapshot", "timestamp"))
-    world.keys.change(without_key(with_key(world.keys.info, made), "director-online"))
 
 
 def test_a_lost_threshold_cannot_be_signed_away(world: TrustWorld, tmp_path: Path) -> None:

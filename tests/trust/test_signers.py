@@ -17,17 +17,8 @@ from drupelet.trust.errors import BadKeyFile, NoKey, SignerUnavailable, WrongPin
 from drupelet.trust.ring import with_key, without_key
 from drupelet.trust.signers import KINDS, KeyState, kind_of
 from drupelet.trust.signers.pkcs11 import parse_place
-from tests.fakes.soft_token import LABEL, PIN, SoftToken, make_token
+from tests.fakes.soft_token import LABEL, PIN, SoftToken
 from tests.fakes.trust_world import NOON, PASSPHRASE, FakeNetwork, TrustWorld, a_manifest, make_keys
-
-
-@pytest.fixture(scope="session")
-def token(tmp_path_factory: pytest.TempPathFactory) -> SoftToken:
-    """One token a process: a driver is loaded once and keeps its settings."""
-    made = make_token(tmp_path_factory.mktemp("token"))
-    made.make_key(7)
-    os.environ.update(made.environment)
-    return made
 
 
 def sign_digests(patch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ NOUNS = {
     "fleet": "The fleet server: run it, make tokens, migrate its store.",
     "forge": "From a checkpoint to a signed, published release.",
     "gateway": "The device's OpenAI-compatible endpoint.",
-    "keys": "Signing keys: make, show, sign together, rotate.",
+    "keys": "Signing keys: ceremony, init, show, sign together, rotate.",
     "release": "Releases, of the fleet and in files: list, show, diff, lint, add, condemn, export.",
     "rollout": "Staged rollouts: start, wait, watch, pause, resume, abort, rollback.",
     "sim": "Run the production decisions in a simulated world.",

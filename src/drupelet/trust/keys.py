@@ -43,6 +43,7 @@ from drupelet.trust.ring import (
     new_name,
     read_ring,
     role_family,
+    roles_of,
 )
 from drupelet.trust.roles import sign
 from drupelet.trust.roots import root_of
@@ -231,7 +232,7 @@ class KeyRing:
         path = self._folder / "private" / f"{chosen}.pem"
         if self._disk.exists(path):
             raise AlreadyThere("a key file of that name lies here", where=str(path), fix="give another name")
-        made = make_key(chosen, repository, (role,), scheme)
+        made = make_key(chosen, repository, roles_of(repository, role), scheme)
         self._disk.replace(path, sealed(made.private, strong(self._remembered())), mode=0o600)
         return made.info
 
@@ -241,7 +242,7 @@ class KeyRing:
         return KeyInfo(
             name=name or new_name(self.info, f"{repository}/{role}"),
             repository=repository,
-            roles=(role,),
+            roles=roles_of(repository, role),
             keyid=key.keyid,
             keytype=key.keytype,
             scheme=key.scheme,

@@ -34,6 +34,9 @@ FILE = "file"
 ONE_SIGNATURE = ("image/snapshot", "image/timestamp", "director/targets", "director/snapshot", "director/timestamp")
 """Roles that a machine signs by itself, often: several people cannot be asked each time."""
 
+ONLINE = "director/online"
+"""The director's one key for all but its root."""
+
 Repository = Literal["image", "director", "model"]
 KeyIdText = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 RoleText = Annotated[str, Meta(max_length=80, pattern=r"^(image|director|model)/[a-z0-9][a-z0-9._-]*$")]
@@ -169,10 +172,20 @@ def families_of(names: Sequence[str]) -> tuple[Family, ...]:
     return parsed
 
 
+def roles_of(repository: str, role: str) -> tuple[str, ...]:
+    """Return the roles that a key for this one signs: `director/online` is three of TUF's."""
+    return ("targets", "snapshot", "timestamp") if f"{repository}/{role}" == ONLINE else (role,)
+
+
 def parse_role(ring: KeyRingInfo, text: str) -> str:
     """Return `text` as the ring's `repository/role`; a bare role is the image repository's (`kiosk`: `image/kiosk`)."""
     role = text if "/" in text else f"image/{text}"
-    known = {*ring.roles, *(f"image/{one}" for one in ring.families), *(f"model/{one}" for one in ring.families)}
+    known = {
+        ONLINE,
+        *ring.roles,
+        *(f"image/{one}" for one in ring.families),
+        *(f"model/{one}" for one in ring.families),
+    }
     if role not in known:
         raise BadInput(f"this key ring has no role {text!r}", fix=f"it has {', '.join(sorted(known))}")
     return role
