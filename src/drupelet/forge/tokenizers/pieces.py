@@ -7,6 +7,7 @@ vocabulary keeps the tokenizer's order, and the evaluation compares the server's
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,17 @@ class SentencePieceTokenizer:
 
     vocabulary: Vocabulary
     processor: sentencepiece.SentencePieceProcessor
+    markers: Mapping[str, int]
+    """Text -> id of what is matched whole."""
+    cut: re.Pattern[str]
+    """Matches any marker, the longest first."""
 
     def encode(self, text: str) -> list[int]:
-        """Cut at the markers, the longest first, and let SentencePiece split what lies between."""
-        markers = {
-            piece: token
-            for token, (piece, kind) in enumerate(zip(self.vocabulary.pieces, self.vocabulary.types, strict=True))
-            if kind in (PieceType.CONTROL, PieceType.USER_DEFINED)
-        }
-        longest = sorted(markers, key=len, reverse=True)
-        cut = re.split("(" + "|".join(map(re.escape, longest)) + ")", text) if longest else [text]
+        """Cut at the markers, and let SentencePiece split what lies between."""
         found: list[int] = []
-        for part in cut:
-            if part in markers:
-                found.append(markers[part])
+        for part in self.cut.split(text):
+            if part in self.markers:
+                found.append(self.markers[part])
             elif part:
                 found.extend(int(token) for token in self.processor.EncodeAsIds(part))
         return found
@@ -84,7 +82,15 @@ def read_pieces(checkpoint: Checkpoint, path: Path) -> SentencePieceTokenizer:
         add_space_prefix=_space_prefix(checkpoint, default=model.add_dummy_prefix),
         chat_template=chat_template(checkpoint),
     )
-    return SentencePieceTokenizer(vocabulary=vocabulary, processor=processor)
+    markers = {
+        piece: token
+        for token, (piece, kind) in enumerate(zip(pieces, types, strict=True))
+        if kind in (PieceType.CONTROL, PieceType.USER_DEFINED)
+    }
+    # A pattern without alternatives would match everywhere.
+    longest = "|".join(map(re.escape, sorted(markers, key=len, reverse=True))) or r"(?!)"
+    cut = re.compile(f"({longest})")
+    return SentencePieceTokenizer(vocabulary=vocabulary, processor=processor, markers=markers, cut=cut)
 
 
 def read_converted(checkpoint: Checkpoint, fast: FastTokenizer) -> FastTokenizer:
