@@ -21,6 +21,8 @@ from tests.fakes.tiny_models import TINY_MODELS, TOKENS, write_tiny_model  # noq
 from drupelet.forge.toolchain.llamacpp import LlamaCpp  # noqa: E402
 from drupelet.forge.toolchain.venvs import cache_folder  # noqa: E402
 
+CONVERTED_ONLY = ("gemma3-sees",)
+"""Half a model: transformers loads it whole or not at all."""
 KINDS = ("f32", "f16", "bf16", "q8_0")
 
 
@@ -45,7 +47,7 @@ def convert_all(
         {
             "folder": str(write_tiny_model(scratch / name, name)),
             "out": str(scratch / "out" / name),
-            "logits": str(logits / f"{name}.npy") if logits is not None else "",
+            "logits": str(logits / f"{name}.npy") if logits is not None and name not in CONVERTED_ONLY else "",
             "tokens": TOKENS,
             "kinds": KINDS,
             "pre": TINY_MODELS[name].tokenizer,

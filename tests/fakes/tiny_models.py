@@ -104,6 +104,17 @@ TINY_MODELS: Mapping[str, TinyModel] = {
         | {"query_pre_attn_scalar": 16, "sliding_window": 4, "num_hidden_layers": 7, "rope_theta": 1_000_000.0}
         | {"rope_local_base_freq": 10_000.0, "sliding_window_pattern": 6},
     ),
+    "gemma3-sees": TinyModel(
+        architecture="Gemma3ForConditionalGeneration",
+        tokenizer="spm",
+        bf16=True,
+        config={
+            "vision_config": {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1},
+            "text_config": _SIZES
+            | {"model_type": "gemma3_text", "vocab_size": 352, "head_dim": 16, "query_pre_attn_scalar": 16}
+            | {"num_hidden_layers": 6, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "sliding_window": 8},
+        },
+    ),
     "phi2": _bpe(
         "PhiForCausalLM",
         "gpt-2",
@@ -148,7 +159,11 @@ def write_tiny_model(folder: Path, name: str, **changes: Any) -> Path:
         (folder / "generation_config.json").write_text(json.dumps(dict(tiny.generation)))
     _write_tokenizer(folder, tiny)
     shapes = open_decoder(tiny.architecture, config, where="config.json").expected()
-    save(folder / "model.safetensors", {key: _values(key, shape, tiny) for key, shape in shapes.items()}, tiny.bf16)
+    tensors = {key: _values(key, shape, tiny) for key, shape in shapes.items()}
+    if "vision_config" in config:
+        tensors = {f"language_model.{key}": values for key, values in tensors.items()}
+        tensors["vision_tower.vision_model.embeddings.position_embedding.weight"] = np.zeros((4, 32), np.float32)
+    save(folder / "model.safetensors", tensors, tiny.bf16)
     return folder
 
 
@@ -182,7 +197,7 @@ def _values(name: str, shape: tuple[int, ...], tiny: TinyModel) -> np.ndarray[An
 
 
 def _model_type(architecture: str) -> str:
-    special = {"Gemma3ForCausalLM": "gemma3_text"}
+    special = {"Gemma3ForCausalLM": "gemma3_text", "Gemma3ForConditionalGeneration": "gemma3"}
     return special.get(architecture, architecture.removesuffix("ForCausalLM").lower())
 
 

@@ -66,7 +66,7 @@ def test_it_is_llama_cpps_own_conversion(name: str, tmp_path: Path) -> None:
         assert {key.removeprefix(f"{arch}.") for key in settings.keys() - wanted.keys()} <= MORE
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize("name", [name for name in GOLDENS if (GOLDEN / f"{name}.npy").exists()])
 def test_it_computes_what_hugging_face_computes(name: str, tmp_path: Path) -> None:
     made = _convert(write_tiny_model(tmp_path / "checkpoint", name), tmp_path / "out", "f32")
     (found,) = compute(made["f32"], [TOKENS], tmp_path / "logits")

@@ -21,6 +21,7 @@ from drupelet.forge.evaluation import Bench
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.kinds import KINDS, size_bytes
 from drupelet.forge.formats.toolchain import ToolchainGguf
+from drupelet.forge.imports import open_source
 from drupelet.forge.pipeline import Pipeline
 from drupelet.forge.recipe import Calibration, parse_recipe
 from drupelet.forge.toolchain.tools import Tools
@@ -251,3 +252,21 @@ def test_sizes_fall_with_the_bits() -> None:
     assert size_bytes(8, "no such") == size_bytes(8, "f32")
     assert all(kind.bits < 9 for kind in KINDS.values() if not kind.whole)
     assert msgspec.to_builtins(tuple(KINDS))[0] == "f16", "the reference comes first"
+
+
+def test_a_gguf_that_is_the_reference_is_quantized_as_it_is(
+    tools: Tools, checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    disk = PosixDisk()
+    made = FORMATS["gguf"].write(
+        checkpoint, tmp_path / "f16.gguf", quantization="f16", model_name="x", disk=disk, progress=lambda *_: None
+    )
+    writer, source = _format(tools, tmp_path / "work"), open_source(made.path)
+    small = writer.write(
+        source, tmp_path / "small.gguf", quantization="q4_k_m", model_name="x", disk=disk, progress=lambda *_: None
+    )
+    assert [(step.name, dict(step.inputs)) for step in small.steps] == [("quantize", {"f16.gguf": made.digest})]
+    with pytest.raises(BadInput, match="a GGUF is not converted again"):
+        writer.write(
+            source, tmp_path / "bf16.gguf", quantization="bf16", model_name="x", disk=disk, progress=lambda *_: None
+        )

@@ -266,8 +266,7 @@ def _sharded(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
 
 def _exactly_expected(tensors: dict[str, Tensor], model: AnyDecoder, folder: Path) -> dict[str, Tensor]:
     where = str(folder)
-    # Old checkpoints carry the rotary frequencies, which follow from the config.
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.endswith(".rotary_emb.inv_freq")}
+    tensors = {own: tensor for name, tensor in tensors.items() if (own := model.own_name(name)) is not None}
     expected = model.expected()
     if missing := [name for name in expected if name not in tensors]:
         raise CheckpointBad(f"tensors are missing: {_some(missing)}", where=where)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from drupelet.forge.architectures.gemma import Gemma, Gemma2, Gemma3
+from drupelet.forge.architectures.gemma import Gemma, Gemma2, Gemma3, Gemma3Text
 from drupelet.forge.architectures.llama import Llama
 from drupelet.forge.architectures.phi import Phi2, Phi3
 from drupelet.forge.architectures.port import Decoder
@@ -16,7 +16,7 @@ from drupelet.forge.errors import CheckpointBad, Unsupported
 
 AnyDecoder = Decoder[Any]
 ARCHITECTURES: Mapping[str, type[AnyDecoder]] = {
-    name: kind for kind in (Llama, Qwen2, Qwen3, Gemma, Gemma2, Gemma3, Phi2, Phi3) for name in kind.NAMES
+    name: kind for kind in (Llama, Qwen2, Qwen3, Gemma, Gemma2, Gemma3, Gemma3Text, Phi2, Phi3) for name in kind.NAMES
 }
 """Name in `config.json` -> what the converter knows of it."""
 TOOLCHAIN = "convert it with the llama.cpp toolchain, see `drupelet forge toolchain --help`"
@@ -31,8 +31,11 @@ def open_decoder(name: str, fields: Mapping[str, Any], *, where: str) -> AnyDeco
     if kind is None:
         fix = f"the embedded converter knows {', '.join(ARCHITECTURES)}; {TOOLCHAIN}"
         raise Unsupported(f"the architecture {name} is not supported", where=where, fix=fix)
+    nested = fields.get(kind.NESTED, {})
+    if not isinstance(nested, dict):
+        raise CheckpointBad(f"{kind.NESTED} is not an object", where=where)
     try:
-        model = kind(msgspec.convert(fields, kind.CONFIG))
+        model = kind(msgspec.convert({**fields, **nested}, kind.CONFIG))
     except msgspec.ValidationError as error:
         raise CheckpointBad(f"{error}", where=where) from error
     for what in model.contradictions():

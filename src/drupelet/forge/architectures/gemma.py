@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import gguf
 
-from drupelet.forge.architectures.config import DecoderConfig, Positive, Size, Width, rope_of
+from drupelet.forge.architectures.config import DecoderConfig, Few, Positive, Size, Width, rope_of
 from drupelet.forge.architectures.port import Change, Decoder, Shape, describe_head_width
 from drupelet.forge.shape import ModelShape
 
@@ -163,3 +163,29 @@ class Gemma3(Gemma2):
         if WINDOWED in (self.config.rope_parameters or {}):
             local = rope_of(self.config, layers=WINDOWED).theta
         writer.add_rope_freq_base_swa(local)
+
+
+class Gemma3TextConfig(Gemma3Config, frozen=True, kw_only=True):
+    """The text half of a Gemma 3 that sees; its published configs leave out what is as Hugging Face has it."""
+
+    num_attention_heads: Few = 8
+    num_key_value_heads: Few | None = 4
+    max_position_embeddings: Size = 131_072
+    vocab_size: Size = 262_208
+
+
+class Gemma3Text(Gemma3):
+    """The text half of a Gemma 3 that sees (4B and larger). Its eyes are left out."""
+
+    NAMES = ("Gemma3ForConditionalGeneration",)
+    CONFIG = Gemma3TextConfig
+    NESTED = "text_config"
+
+    def own_name(self, name: str) -> str | None:
+        """Take the language model's tensors, by their old names and their new."""
+        if name == "lm_head.weight":
+            return name
+        _, found, rest = name.partition("language_model.")
+        if not found:
+            return None
+        return rest if rest.startswith(("model.", "lm_head.")) else f"model.{rest}"

@@ -48,6 +48,8 @@ class Decoder(Generic[Config]):
     ROPES: ClassVar[tuple[str, ...]] = PLAIN_ROPES
     """Kinds of rope scaling that it may have."""
     ACTIVATION: ClassVar[tuple[str, ...]] = ("silu",)
+    NESTED: ClassVar[str] = ""
+    """The object in `config.json` that describes the text model, where there is more than that."""
     SPACE_PREFIX: ClassVar[bool | None] = None
     """What the tokenizer is told about a space before the first word, if anything."""
 
@@ -113,6 +115,11 @@ class Decoder(Generic[Config]):
         if not config.tie_word_embeddings:
             shapes["lm_head.weight"] = (config.vocab_size, config.hidden_size)
         return shapes
+
+    def own_name(self, name: str) -> str | None:
+        """Return what this model calls a tensor of the files, or None for one that is not of its text model."""
+        # Old checkpoints carry the rotary frequencies, which follow from the config.
+        return None if name.endswith(".rotary_emb.inv_freq") else name
 
     def layer(self) -> dict[str, Shape]:
         """Return name -> shape of one layer's tensors."""

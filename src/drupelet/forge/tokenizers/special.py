@@ -90,7 +90,10 @@ def special_tokens(
     for kind in KINDS:
         said = checkpoint.tokenizer_config.get(f"{kind}_token")
         text = said.get("content") if isinstance(said, dict) else said
+        inner = checkpoint.fields.get("text_config")
         configured = checkpoint.fields.get(f"{kind}_token_id")
+        if configured is None and isinstance(inner, dict):
+            configured = inner.get(f"{kind}_token_id")
         if isinstance(configured, list):
             configured = configured[0] if configured else None
         by_name = named.get(text) if isinstance(text, str) else None
