@@ -36,6 +36,7 @@ def signing_secrets(keys: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loopback]:
     with Loopback(tmp_path_factory.mktemp("world")) as made:
+        made.make_keys()
         made.publish("1.1")
         made.serve()
         yield made

@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Any
 
 from tests.fakes.http_devices import HttpDevice, enrolled
-from tests.fakes.tiny_checkpoint import write_tiny_checkpoint
 from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +34,6 @@ class Loopback:
         self._log = 0
 
     def __enter__(self) -> Loopback:
-        self.run("keys", "init", str(self.keys), "--family", "kiosk")
         return self
 
     def __exit__(
@@ -62,6 +60,10 @@ class Loopback:
         )  # fmt: skip
         assert done.returncode == 0, f"drupelet {' '.join(words)}: {done.stderr}"
         return done.stdout
+
+    def make_keys(self) -> None:
+        """Make a key ring for the family kiosk."""
+        self.run("keys", "init", str(self.keys), "--family", "kiosk")
 
     def publish(self, version: str, checkpoint: Path = KIOSK / "1.1") -> None:
         """Forge a kiosk release and put it into the depot."""
@@ -107,16 +109,14 @@ class Loopback:
         assert found is not None
         return str(found[1])
 
-    def devices(self, *names: str, holding: str) -> list[HttpDevice]:
-        """Enrol devices that have committed the registered release `holding`."""
-        self.run("release", "add", holding)
-        shown: dict[str, Any] = json.loads(self.run("release", "show", holding, "-o", "json"))
+    def devices(self, *names: str, holding: str = "") -> list[HttpDevice]:
+        """Enrol devices that have committed the release `holding`, or none."""
+        digest = ""
+        if holding:
+            self.run("release", "add", holding)
+            shown: dict[str, Any] = json.loads(self.run("release", "show", holding, "-o", "json"))
+            digest = shown["manifest_digest"]
         return enrolled(
             self.server, list(names), approve=lambda them: self.run("device", "approve", *them), holding=holding,
-            digest=shown["manifest_digest"],
+            digest=digest,
         )  # fmt: skip
-
-
-def tiny_checkpoint(folder: Path) -> Path:
-    """A checkpoint of a few hundred weights, for what needs a checkpoint and no answers."""
-    return write_tiny_checkpoint(folder)

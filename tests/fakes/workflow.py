@@ -96,7 +96,7 @@ class Run:
 
     def _step(self, job: str, step: dict[str, Any], given: Mapping[str, str], *, work: Path, outputs: Path) -> Done:
         script = outputs.with_suffix(".sh")
-        script.write_text(step["run"])
+        script.write_text(self._resolve(step["run"]))
         env = {**self.environment, **given, "GITHUB_OUTPUT": str(outputs), "GITHUB_REF": self.context["github.ref"],
                "GITHUB_SHA": self.context.get("github.sha", ""), "GITHUB_RUN_NUMBER": "7",
                "RUNNER_TEMP": self.context["runner.temp"]}  # fmt: skip
