@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.request
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,18 @@ def test_a_presigned_address_serves_ranges_to_whoever_has_it(
         assert answer.status == 206
         assert answer.headers["Content-Range"] == "bytes 4990-4999/5000"
         assert answer.read() == publisher.blobs.path(digest).read_bytes()[4990:]
+
+
+def test_caches_are_told_what_changes(publisher: Publisher, bucket: str) -> None:
+    """A CDN that kept the timestamp would keep devices from news."""
+    assert run("depot", "push", str(publisher.folder), bucket) == 0
+    store = open_store(bucket)
+    assert isinstance(store, ObjectStore)
+    for name, said in (("metadata/timestamp.json", "no-cache"), ("metadata/1.root.json", "immutable")):
+        address = store.link(name, lifetime=timedelta(minutes=5))
+        with urllib.request.urlopen(address, timeout=10) as answer:  # noqa: S310 (loopback)
+            assert said in answer.headers["Cache-Control"]
+            assert answer.headers["Content-Type"] == "application/json"
 
 
 @pytest.mark.parametrize(

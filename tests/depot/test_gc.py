@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
+import obstore.store
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,13 +18,15 @@ from drupelet.cli.compose.collect import collect, vouched_in
 from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest
 from drupelet.core.states import Reason
-from drupelet.depot.errors import InUse
+from drupelet.depot.errors import InUse, NoBlob
+from drupelet.depot.objects import ObjectStore
 from drupelet.depot.places import open_store
-from drupelet.depot.ports import Entry, Store
+from drupelet.depot.ports import TIMESTAMP, Entry, Store, blob_path
 from drupelet.depot.transfer import copy_depot
 from drupelet.durable import Locked, PosixDisk
 from drupelet.trust import KeyRing, NotTrusted
-from drupelet.trust.errors import RepositoryMissing
+from drupelet.trust.errors import AlreadyThere, RepositoryMissing
+from tests.depot.test_transfer import Stops
 from tests.fakes.released import Publisher
 
 WEEK = timedelta(days=7)
@@ -202,7 +207,7 @@ class Crash(Exception):
 
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["publish", "revoke", "gc", "gc --revoked", "put", "age"]),
+        st.sampled_from(["publish", "revoke", "gc", "gc --revoked", "put", "age", "collected in between"]),
         st.integers(0, 5),  # which release
         st.integers(0, 12),  # after how many durable writes the power goes; 12 is never here
     ),
@@ -222,7 +227,7 @@ def test_no_history_of_publishing_revoking_collecting_and_crashing_loses_a_named
         disk.left = power if power < 12 else 1_000_000
         try:
             act(publisher, action, which)
-        except Crash:
+        except (Crash, AlreadyThere):
             pass
         except NotTrusted:
             # Refusing loses nothing; after a crash between snapshot and timestamp it is what --revoked does.
@@ -248,6 +253,13 @@ def act(publisher: Publisher, action: str, which: int) -> None:
                 publisher.revoke(f"1.{which}")
         case "put":
             publisher.put(which)
+        case "collected in between":
+            digests = [publisher.put(which)]
+            gc(publisher, keep=timedelta())
+            with suppress(NoBlob):
+                publisher.images.add_release(
+                    publisher.manifest(f"2.{which}", digests), ready=lambda: require(publisher, digests)
+                )
         case "age":
             publisher.age(days=30)
         case _:
@@ -255,7 +267,9 @@ def act(publisher: Publisher, action: str, which: int) -> None:
 
 
 def require(publisher: Publisher, digests: list[Digest]) -> None:
-    assert all(publisher.has(digest) for digest in digests)
+    for digest in digests:
+        if not publisher.has(digest):
+            raise NoBlob("collected")
 
 
 class CrashingDisk(PosixDisk):
@@ -279,3 +293,45 @@ class CrashingDisk(PosixDisk):
     def remove(self, path: Path) -> None:
         self._spend()
         super().remove(path)
+
+
+MOVES = st.lists(
+    st.tuples(
+        st.sampled_from(["publish", "revoke", "push", "push", "gc", "gc --revoked"]),
+        st.integers(0, 4),  # which release
+        st.integers(0, 14),  # after how many writes to the bucket the process is killed; 14 is never here
+    ),
+    min_size=3,
+    max_size=12,
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moves=MOVES)
+def test_no_history_of_pushing_being_killed_and_collecting_loses_a_named_blob_of_a_bucket(
+    tmp_path_factory: pytest.TempPathFactory, real_ring: KeyRing, moves: list[tuple[str, int, int]]
+) -> None:
+    """Nothing is too young to be collected here: the lock and the order of writing alone must do."""
+    publisher = Publisher(tmp_path_factory.mktemp("gc") / "depot", real_ring)
+    bucket = ObjectStore(obstore.store.MemoryStore(), where="memory://")
+    for move, which, power in moves:
+        stopping = cast(Store, Stops(bucket, after=power if power < 14 else 1_000_000))
+        try:
+            match move:
+                case "publish":
+                    publisher.release(f"1.{which}", which, which + 1)
+                case "revoke":
+                    if f"kiosk/1.{which}" in [release.path for release, _ in publisher.images.releases()]:
+                        publisher.revoke(f"1.{which}")
+                case "push":
+                    copy_depot(publisher.store, stopping, holder="a push", progress=lambda *_: None)
+                case _ if bucket.entry(TIMESTAMP) is not None:
+                    gc(publisher, store=stopping, keep=timedelta(), revoked=move.endswith("--revoked"))
+        except (KeyboardInterrupt, NotTrusted):
+            bucket.unlock()
+        if bucket.entry(TIMESTAMP) is None:
+            continue
+        for one in vouched_in(bucket, root=real_ring.image_root, now=datetime.now(UTC)):
+            text = bucket.read(f"targets/{one.targets[0].url_path}", bytes_max=1 << 20)
+            for variant in json.loads(text)["variants"]:
+                assert bucket.entry(blob_path(Digest.parse(variant["digest"]))) is not None, (one.release, moves)

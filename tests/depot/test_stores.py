@@ -36,7 +36,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         case "s3":
             return open_store(request.getfixturevalue("bucket"))
         case "obstore folder":
-            return ObjectStore(obstore.store.LocalStore(tmp_path / "objects", mkdir=True), where="file://objects")
+            return ObjectStore(
+                obstore.store.LocalStore(tmp_path / "objects", mkdir=True), where="file://objects", attributes=False
+            )
         case _:
             return ObjectStore(obstore.store.MemoryStore(), where="memory://")
 

@@ -90,6 +90,10 @@ class Stops:
         self._spend()
         self.store.replace(name, data, was=was)
 
+    def remove(self, name: str) -> None:
+        self._spend()
+        self.store.remove(name)
+
 
 def test_wherever_it_stops_a_reader_finds_a_whole_depot_and_the_next_run_goes_on(
     publisher: Publisher, there: Store

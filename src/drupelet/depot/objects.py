@@ -39,7 +39,7 @@ from drupelet.depot.errors import (
     StoreRefused,
     Taken,
 )
-from drupelet.depot.ports import Entry, Source, blob_path
+from drupelet.depot.ports import Entry, Source, blob_path, cache_control
 from drupelet.wire.codec import TooLarge
 
 PART_BYTES = 16 << 20
@@ -78,9 +78,11 @@ class _Obstore(Protocol):
 class ObjectStore:
     """A bucket, below a prefix. Implements `Store`; make one with `places.open_store`."""
 
-    def __init__(self, store: _Obstore, *, where: str) -> None:
+    def __init__(self, store: _Obstore, *, where: str, attributes: bool = True) -> None:
+        """`attributes`: whether this kind of store keeps headers to serve files with."""
         self._store: Any = store
         self._where = where
+        self._attributes = attributes
 
     @property
     def where(self) -> str:
@@ -132,7 +134,7 @@ class ObjectStore:
     def create(self, name: str, data: bytes) -> bool:
         try:
             with self._said(name):
-                obstore.put(self._store, name, data, mode="create", use_multipart=False)
+                self._put(name, data, mode="create", use_multipart=False)
             return True
         except _AlreadyThere:
             if self.read(name, bytes_max=max(len(data), 1 << 20)) == data:
@@ -148,7 +150,7 @@ class ObjectStore:
             self.create(name, b"".join(chunks))
             return
         with self._said(name):
-            obstore.put(self._store, name, chunks, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
+            self._put(name, chunks, chunk_size=PART_BYTES, max_concurrency=PARTS_AT_ONCE)
 
     def replace(self, name: str, data: bytes, *, was: Entry | None) -> None:
         mode: Any = "create"
@@ -157,7 +159,7 @@ class ObjectStore:
             mode = {"e_tag": etag, **({"version": version} if version else {})}
         try:
             with self._said(name):
-                obstore.put(self._store, name, data, mode=mode, use_multipart=False)
+                self._put(name, data, mode=mode, use_multipart=False)
         except (_AlreadyThere, _Precondition):
             raise ChangedMeanwhile(
                 "somebody else wrote it meanwhile", where=self._at(name), fix="look at what is there, and try again"
@@ -202,6 +204,13 @@ class ObjectStore:
                 return obstore.sign(self._store, "GET", name, lifetime)
             except (TypeError, ValueError) as error:
                 raise StoreRefused("this kind of store cannot sign addresses", where=self._where) from error
+
+    def _put(self, name: str, data: Any, **how: Any) -> None:
+        """Write, with the headers that a CDN or a browser is to be told."""
+        if self._attributes:
+            kind = "application/json" if name.endswith(".json") else "application/octet-stream"
+            how["attributes"] = {"Cache-Control": cache_control(name), "Content-Type": kind}
+        obstore.put(self._store, name, data, **how)
 
     def _holder(self) -> str:
         try:

@@ -20,6 +20,9 @@ _SHAPES = (
 PATH_CHARACTERS_MAX = 512
 TIMESTAMP = "metadata/timestamp.json"
 """The one file of a depot that changes."""
+IMMUTABLE = "public, max-age=31536000, immutable"
+"""A year: what is named by its digest or its version never changes."""
+_UNCHANGING = re.compile(r"(metadata/[0-9]+\.|targets/|blobs/)")
 
 
 class Source(Protocol):
@@ -107,3 +110,8 @@ def blob_of(name: str) -> Digest | None:
 def is_depot_path(path: str) -> bool:
     """Whether this is a name a depot can have."""
     return len(path) <= PATH_CHARACTERS_MAX and any(shape.match(path) for shape in _SHAPES)
+
+
+def cache_control(path: str) -> str:
+    """Return what a cache between depot and device may do with this file."""
+    return IMMUTABLE if _UNCHANGING.match(path) else "no-cache"

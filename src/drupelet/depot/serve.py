@@ -8,7 +8,6 @@ link, of a file or of a folder on the way, is not followed.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from pathlib import Path
 
@@ -18,11 +17,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from drupelet.depot.ports import is_depot_path
-
-_UNCHANGING = re.compile(r"(metadata/[0-9]+\.|targets/|blobs/)")
-IMMUTABLE = "public, max-age=31536000, immutable"
-"""A year: what is named by its digest or its version never changes."""
+from drupelet.depot.ports import cache_control, is_depot_path
 
 
 def depot_app(folder: Path) -> Starlette:
@@ -43,7 +38,7 @@ class _Handler:
         if found is None:
             return PlainTextResponse("not found\n", status_code=404)
         headers = {
-            "Cache-Control": IMMUTABLE if _UNCHANGING.match(path) else "no-cache",
+            "Cache-Control": cache_control(path),
             "X-Content-Type-Options": "nosniff",
         }
         kind = "application/json" if path.endswith(".json") else "application/octet-stream"

@@ -16,7 +16,7 @@ from drupelet.core.states import Reason
 from drupelet.depot import BlobRefused, NoBlob, SourceUnreachable
 from drupelet.depot.errors import BadAddress, StoreRefused
 from drupelet.depot.oci import Reference, Registry
-from drupelet.depot.oci.credentials import Credentials, find_credentials
+from drupelet.depot.oci.credentials import Credentials, find_credentials, refuse_one_password_for_two
 from drupelet.depot.oci.session import ATTEMPTS_MAX, Session
 from drupelet.wire.codec import TooLarge
 from tests.depot.test_stores import Bytes
@@ -345,9 +345,41 @@ def test_where_credentials_are_found(tmp_path: Path) -> None:
     assert find_credentials("registry.example", environment={}, home=tmp_path) is None
     own = {**environment, "DRUPELET_OCI_USERNAME": "me", "DRUPELET_OCI_PASSWORD": "mine"}
     assert find_credentials("registry.example", environment=own, home=tmp_path) == Credentials("me", "mine")
+    bound = {**own, "DRUPELET_OCI_REGISTRY": "other.example"}
+    assert find_credentials("registry.example", environment=bound, home=tmp_path) == CREDENTIALS
+    assert find_credentials("other.example", environment=bound, home=tmp_path) == Credentials("me", "mine")
     podmans = {"REGISTRY_AUTH_FILE": str(tmp_path / "docker" / "config.json")}
     assert find_credentials("registry.example", environment=podmans, home=tmp_path) == CREDENTIALS
     assert PASSWORD not in repr(CREDENTIALS)
+
+
+def test_one_password_is_not_shown_to_two_registries() -> None:
+    environment = {"DRUPELET_OCI_USERNAME": "me", "DRUPELET_OCI_PASSWORD": "mine"}
+    refuse_one_password_for_two("a.example", "a.example", environment=environment)
+    refuse_one_password_for_two("a.example", "b.example", environment={})
+    with pytest.raises(BadInput, match="DRUPELET_OCI_REGISTRY") as caught:
+        refuse_one_password_for_two("a.example", "b.example", environment=environment)
+    assert "mine" not in caught.value.line()
+    refuse_one_password_for_two(
+        "a.example", "b.example", environment={**environment, "DRUPELET_OCI_REGISTRY": "a.example"}
+    )
+
+
+def test_what_refers_is_listed_by_a_registry_that_knows_how() -> None:
+    """docker-registry does not, so this one is played: it answers OCI-Subject, and no list is kept for it."""
+    entry = {"mediaType": "m", "digest": NAME.text, "size": 2, "artifactType": "application/x"}
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method == "PUT":
+            return Answer(201, headers={"OCI-Subject": NAME.text})
+        assert asked.path.endswith(f"/referrers/{NAME}")
+        return Answer(200, json.dumps({"schemaVersion": 2, "manifests": [entry, 3]}).encode())
+
+    with scripted_server(answer) as server:
+        there = client(server)
+        there.attach(b"{}", subject=NAME, descriptor={})
+        assert there.referrers(NAME) == (entry,)
+        assert [asked.method for asked in server.asked] == ["PUT", "GET"]
 
 
 def test_credentials_that_others_may_read_or_that_are_none_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from drupelet.cli.progress import Bar
 from drupelet.core.errors import BadInput
 from drupelet.core.names import ReleaseId
 from drupelet.depot.oci import Reference, Repository
+from drupelet.depot.oci.credentials import refuse_one_password_for_two
 from drupelet.depot.oci.modelpack import Layout
 from drupelet.depot.oci.reference import is_registry
 from drupelet.depot.oci.release import Pushed, copy_release, pull_release
@@ -114,6 +116,7 @@ def copy(place: PlaceOrRepository, to: Destination, output: Output = Format.TABL
         _copy_depot(place, to, output=output, doing="drupelet depot copy")
         return
     source, destination = Reference.parse(place), Reference.parse(to)
+    refuse_one_password_for_two(source.repository.host, destination.repository.host, environment=os.environ)
     tag = destination.tag or source.tag
     with Bar() as bar:
         digest = copy_release(

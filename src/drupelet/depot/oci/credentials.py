@@ -1,8 +1,8 @@
 """Whose name is used at a registry.
 
-In order: `DRUPELET_OCI_USERNAME` and `DRUPELET_OCI_PASSWORD`; the file named by `REGISTRY_AUTH_FILE` (podman, skopeo);
-`$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, as `docker login` writes it. A file that others may read is
-refused. Credential helpers are not run.
+In order: `DRUPELET_OCI_USERNAME` and `DRUPELET_OCI_PASSWORD`, for the host in `DRUPELET_OCI_REGISTRY` if it is set; the
+file named by `REGISTRY_AUTH_FILE` (podman, skopeo); `$DOCKER_CONFIG/config.json` or `~/.docker/config.json`, as
+`docker login` writes it. A file that others may read is refused. Credential helpers are not run.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Credentials:
 def find_credentials(host: str, *, environment: Mapping[str, str], home: Path) -> Credentials | None:
     """Return the credentials for `host`, or None. Raises `NotAllowed` for a file others may read, `BadInput`."""
     username, password = environment.get("DRUPELET_OCI_USERNAME"), environment.get("DRUPELET_OCI_PASSWORD")
-    if username and password:
+    if username and password and environment.get("DRUPELET_OCI_REGISTRY", host) == host:
         return Credentials(username, password)
-    if username or password:
+    if bool(username) != bool(password):
         raise BadInput("only one of DRUPELET_OCI_USERNAME and DRUPELET_OCI_PASSWORD is set", fix="set both, or neither")
     docker = Path(environment.get("DOCKER_CONFIG") or home / ".docker") / "config.json"
     named = environment.get("REGISTRY_AUTH_FILE")
@@ -46,6 +46,15 @@ def find_credentials(host: str, *, environment: Mapping[str, str], home: Path) -
         if path.is_file():
             return _in_file(path, host)
     return None
+
+
+def refuse_one_password_for_two(first: str, second: str, *, environment: Mapping[str, str]) -> None:
+    """Raise `BadInput` if the environment's password would be shown to two registries."""
+    if first != second and environment.get("DRUPELET_OCI_PASSWORD") and not environment.get("DRUPELET_OCI_REGISTRY"):
+        raise BadInput(
+            f"DRUPELET_OCI_PASSWORD would be sent to {first} and to {second}",
+            fix="say whose it is: DRUPELET_OCI_REGISTRY; and docker login to the other",
+        )
 
 
 def _in_file(path: Path, host: str) -> Credentials | None:
