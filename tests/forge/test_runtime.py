@@ -60,18 +60,24 @@ def a_built_image(folder: Path) -> Path:
     blobs = folder / "oci" / "blobs" / "sha256"
     blobs.mkdir(parents=True)
 
-    def put(value: object) -> dict[str, object]:
+    def put(value: object, kind: str = "image.layer.v1.tar") -> dict[str, object]:
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
         digest = hashlib.sha256(data).hexdigest()
         (blobs / digest).write_bytes(data)
-        return {"digest": f"sha256:{digest}", "size": len(data)}
+        return {"mediaType": f"application/vnd.oci.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
+
+    def oci(kind: str, value: dict[str, object]) -> dict[str, object]:
+        return {"schemaVersion": 2, "mediaType": f"application/vnd.oci.{kind}", **value}
 
     entries = []
     for arch in ("amd64", "arm64"):
-        manifest = {"config": put({"architecture": arch}), "layers": [put(b"layer of " + arch.encode())]}
-        entries.append({**put(manifest), "platform": {"os": "linux", "architecture": arch}})
+        config = put({"architecture": arch, "os": "linux"}, "image.config.v1+json")
+        manifest = oci("image.manifest.v1+json", {"config": config, "layers": [put(b"layer of " + arch.encode())]})
+        entries.append({**put(manifest, "image.manifest.v1+json"), "platform": {"os": "linux", "architecture": arch}})
         (folder / f"bom-{arch}.cdx.json").write_bytes(bill(a_payload(folder, arch), epoch_s=0))
-    (folder / "oci" / "index.json").write_text(json.dumps({"manifests": [put({"manifests": entries})]}))
+    (folder / "oci" / "index.json").write_text(
+        json.dumps({"manifests": [put(oci("image.index.v1+json", {"manifests": entries}))]})
+    )
     boms = {arch: (folder / f"bom-{arch}.cdx.json").read_bytes() for arch in TARGETS}
     payloads = [a_payload(folder, arch) for arch in TARGETS]
     (folder / "runtime.json").write_bytes(describe(read_image(folder / "oci"), payloads, boms, created_at_ms=0))

@@ -108,6 +108,20 @@ def test_a_top_level_key_is_replaced_through_a_new_root(world: TrustWorld, role:
     assert world.images.rotate() == ()
 
 
+def test_an_expired_root_is_signed_anew_and_devices_go_on(world: TrustWorld) -> None:
+    device = world.device()
+    for _ in range(6):
+        device.images.release(RELEASE)
+        world.clock += timedelta(days=330)
+        world.images.renew()
+    with pytest.raises(NotTrusted) as caught:
+        device.images.release(RELEASE)
+    assert caught.value.reason is Reason.EXPIRED
+    assert world.images.rotate(renew_root=True) == ("root 2", "targets")
+    assert device.images.release(RELEASE).manifest == a_manifest("1.1")
+    assert rotate_director(PosixDisk(), world.keys, now=world.clock, lifetime=ROOT_LIFETIME, renew=True) == 2
+
+
 def test_a_root_key_is_replaced_by_two_of_the_old_three(world: TrustWorld, tmp_path: Path) -> None:
     device = world.device()
     device.images.release(RELEASE)

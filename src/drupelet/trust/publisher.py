@@ -196,8 +196,10 @@ class ImageRepository:
             self._books.publish(files, root=state.root, state=state)
             pending.finish()
 
-    def rotate(self) -> tuple[str, ...]:
+    def rotate(self, *, renew_root: bool = False) -> tuple[str, ...]:
         """Make the repository follow the ring: its root, its delegations, and what revoked keys had signed.
+
+        `renew_root` signs the root anew even if it says what the ring says: before it expires, or after.
 
         Returns what was signed anew, in words; nothing if the repository says what the ring says. A new root needs a
         threshold of the old root's keys and of the new one's; raises `SignaturesMissing` until they have signed.
@@ -206,7 +208,7 @@ class ImageRepository:
             state = self._books.load(rotating=True)
             now = self._books.time_to_sign(state.timestamp)
             pending = self._books.pending()
-            root, root_data = self._next_root(pending, state, now)
+            root, root_data = self._next_root(pending, state, now, renew=renew_root)
             targets = state.targets
             files: dict[str, bytes] = {}
             wanted = delegations_of(self._keys.info)
@@ -231,11 +233,11 @@ class ImageRepository:
             pending.finish()
             return (*((f"root {root.version}",) if root_data else ()), *files)
 
-    def _next_root(self, pending: Pending, state: State, now: datetime) -> tuple[Root, bytes]:
+    def _next_root(self, pending: Pending, state: State, now: datetime, *, renew: bool) -> tuple[Root, bytes]:
         """Return the root that the ring asks for and its file; the newest one and no bytes if it asks for that."""
         expires = state.root.expires
         new = root_of(self._keys.info, "image", version=state.root.version + 1, now=now, expires=expires)
-        if same_trust(state.root, new):
+        if same_trust(state.root, new) and not renew:
             return state.root, b""
         new.expires = whole_second(now + self._books.lifetimes.root)
         authorities = [Authority(state.root, "root"), Authority(new, "root")]

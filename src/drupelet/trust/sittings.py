@@ -142,14 +142,18 @@ def countersign(disk: Disk, sitting: Sitting, *, keys: KeyRing, names: Sequence[
     return tuple(key.name for key in chosen)
 
 
-def rotate_director(disk: Disk, keys: KeyRing, *, now: datetime, lifetime: timedelta) -> int | None:
+def rotate_director(
+    disk: Disk, keys: KeyRing, *, now: datetime, lifetime: timedelta, renew: bool = False
+) -> int | None:
     """Make the director's root follow the ring; return its new version, or None if it says what the ring says.
+
+    `renew` signs it anew all the same: before it expires, or after.
 
     Raises `SignaturesMissing` until a threshold of the old root's keys and of the new one's have signed.
     """
     old = Metadata[Root].from_bytes(keys.director_root).signed
     new = root_of(keys.info, "director", version=old.version + 1, now=now, expires=now + lifetime)
-    if same_trust(old, new):
+    if same_trust(old, new) and not renew:
         return None
     pending = Pending(disk, keys, now)
     data = pending.collect("director-root", new, [Authority(old, "root"), Authority(new, "root")])

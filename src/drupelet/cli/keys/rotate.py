@@ -39,6 +39,9 @@ def rotate(
     threshold: Annotated[Words, typer.Option("--threshold", help="ROLE=N: how many must sign.")] = None,
     add_family: Annotated[Words, typer.Option("--add-family", help="A new family, with a key of its own.")] = None,
     drop_family: Annotated[Words, typer.Option("--drop-family", help="A family that is to be no more.")] = None,
+    renew_roots: Annotated[
+        bool, typer.Option("--renew-roots", help="Sign both roots anew, before they expire (5 years) or after.")
+    ] = False,
     scheme: Annotated[str, typer.Option("--scheme", help="Kind of the keys that --add makes.")] = "ed25519",
     passphrase_file: PassphraseFile = None,
     output: Output = Format.TABLE,
@@ -65,7 +68,7 @@ def rotate(
         ring.change(without_key(ring.info, name))
     for family in drop_family or ():
         ring.change(without_family(ring.info, family))
-    _follow(ring, depot, output)
+    _follow(ring, depot, output, renew_roots=renew_roots)
 
 
 def _add(ring: KeyRing, wish: str, scheme: str) -> None:
@@ -78,17 +81,17 @@ def _add(ring: KeyRing, wish: str, scheme: str) -> None:
         ring.change(with_key(ring.info, ring.make(kind, role, scheme=MODEL_SCHEME if kind == "model" else scheme)))
 
 
-def _follow(ring: KeyRing, depot: Path | None, output: Format) -> None:
+def _follow(ring: KeyRing, depot: Path | None, output: Format, *, renew_roots: bool) -> None:
     """Make both repositories follow the ring, and say what was signed anew."""
     now = datetime.now(UTC)
-    director = rotate_director(PosixDisk(), ring, now=now, lifetime=ROOT_LIFETIME)
+    director = rotate_director(PosixDisk(), ring, now=now, lifetime=ROOT_LIFETIME, renew=renew_roots)
     if director is not None:
         say(f"director-root.json is version {director} now.")
         say(f"Give the fleet server all director-root*.json of {ring.folder}.")
     images: tuple[str, ...] = ()
     if depot is not None:
         repository = ImageRepository(PosixDisk(folder_mode=0o755), depot.absolute(), ring, lambda: datetime.now(UTC))
-        images = repository.rotate()
+        images = repository.rotate(renew_root=renew_roots)
         said = f"signed anew: {', '.join(images)}" if images else "nothing to do: it says what the key ring says"
         say(f"{depot}: {said}.")
     if output is Format.JSON:

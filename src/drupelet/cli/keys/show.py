@@ -12,9 +12,17 @@ import typer
 from drupelet.cli.output import Format, Output, show
 from drupelet.durable import PosixDisk
 from drupelet.trust.keys import KeyRing, KeyState
+from drupelet.trust.ring import ONLINE, roles_of
 
 Folder = Annotated[Path, typer.Argument(help="The key ring's folder.", show_default=False)]
 COLUMNS = ("key", "signs", "needs", "kind", "key id", "private key")
+KEYID_SHOWN = 12
+KINDS = {
+    "ecdsa-sha2-nistp256": "p-256",
+    "ecdsa-sha2-nistp384": "p-384",
+    "ecdsa-sha2-nistp521": "p-521",
+    "rsassa-pss-sha256": "rsa",
+}
 SAYS = {KeyState.HERE: "here", KeyState.AWAY: "not here", KeyState.UNSAFE: "exposed"}
 
 
@@ -35,6 +43,8 @@ def print_ring(ring: KeyRing, output: Format) -> None:
         key["private_key"] = states[info.name].value
         roles = [f"{info.repository}/{role}" for role in info.roles]
         needs = {f"{ring.info.threshold(role)} of {len(ring.info.of(role))}" for role in roles}
+        signs = ONLINE if info.roles == roles_of(*ONLINE.split("/")) else ", ".join(roles)
+        kind = KINDS.get(info.scheme, info.scheme)
         place = SAYS.get(states[info.name], info.place)
-        rows.append((info.name, ", ".join(roles) or "revoked", ", ".join(needs), info.scheme, info.keyid[:16], place))
+        rows.append((info.name, signs or "revoked", ", ".join(needs), kind, info.keyid[:KEYID_SHOWN], place))
     show(value, output=output, columns=COLUMNS, rows=rows)

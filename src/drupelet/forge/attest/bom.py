@@ -79,30 +79,39 @@ def running_packages() -> dict[str, str]:
     return {owner: version(owner) for owner in sorted(owners) if owner != "drupelet"}
 
 
-def validate(data: bytes, *, where: str = "bom.cdx.json") -> Tree:
-    """Return the document if it is CycloneDX 1.6. Raises `BadInput`."""
-    if len(data) > BOM_BYTES_MAX:
-        raise BadInput(f"the bill of materials has {len(data)} bytes where {BOM_BYTES_MAX} are allowed", where=where)
+def validate(
+    data: bytes,
+    *,
+    where: str = "bom.cdx.json",
+    bytes_max: int = BOM_BYTES_MAX,
+    versions: Sequence[str] = (SPEC_VERSION,),
+) -> Tree:
+    """Return the document if it is CycloneDX of one of `versions`. Raises `BadInput`."""
+    if len(data) > bytes_max:
+        raise BadInput(f"the bill of materials has {len(data)} bytes where {bytes_max} are allowed", where=where)
     try:
         text = data.decode()
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadInput("not JSON, or cut short", where=where) from error
-    wrong = _validator().validate_str(text)
-    if wrong is not None or not isinstance(document, dict) or document.get("specVersion") != SPEC_VERSION:
-        said = getattr(wrong, "data", wrong)
-        what = " ".join(str(getattr(said, "message", said or "another version")).split())[:200]
-        raise BadInput(f"not CycloneDX {SPEC_VERSION}: {what}", where=where)
+    said = document.get("specVersion") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or said not in versions:
+        raise BadInput(f"not CycloneDX {' or '.join(versions)}: it says version {str(said)[:20]}", where=where)
+    wrong = _validator(str(said)).validate_str(text)
+    if wrong is not None:
+        told = getattr(wrong, "data", wrong)
+        what = " ".join(str(getattr(told, "message", told)).split())[:200]
+        raise BadInput(f"not CycloneDX {said}: {what}", where=where)
     return document
 
 
 @functools.cache
-def _validator() -> Any:
-    """Return the library's validator; it takes a second to make."""
+def _validator(release: str) -> Any:
+    """Return the library's validator of a version; it takes a second to make."""
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator
 
-    return JsonStrictValidator(SchemaVersion.V1_6)
+    return JsonStrictValidator(SchemaVersion.from_version(release))
 
 
 def variant_digests(document: Tree) -> dict[str, str]:

@@ -107,12 +107,17 @@ def _checked(name: str, check: Callable[[Release], Found], release: Release) -> 
 def _signature(release: Release) -> Found:
     if release.signed is None:
         return Verdict.UNKNOWN, "this is a package: nobody has signed it yet"
-    roles = {role.name: role for role in release.signed.roles}
+    return signature_found(release.signed, release.now)
+
+
+def signature_found(signed: Signed, now: datetime) -> Found:
+    """Return who vouches for a target, and how fresh that is."""
+    roles = {role.name: role for role in signed.roles}
     said = [f"{one.name} {one.version}: {len(one.keyids)} signed, {one.threshold} needed" for one in roles.values()]
     timestamp = roles["timestamp"]
-    age = f", {(release.now - timestamp.signed_at).days} days old" if timestamp.signed_at is not None else ""
+    age = f", {(now - timestamp.signed_at).days} days old" if timestamp.signed_at is not None else ""
     fresh = f"newest of the repository, good until {written(timestamp.expires)}{age}"
-    return Verdict.PASS, f"{release.signed.target.sha256} is vouched for ({'; '.join(said)}); {fresh}"
+    return Verdict.PASS, f"{signed.target.sha256} is vouched for ({'; '.join(said)}); {fresh}"
 
 
 def _evaluation(release: Release) -> Found:
@@ -251,11 +256,12 @@ def _facts(release: Release) -> list[Fact]:
     ]
     if release.signed is not None:
         facts.append(Fact(what="manifest", value=release.signed.target.sha256.text))
-        facts += [fact for role in release.signed.roles for fact in _of_role(role)]
+        facts += [fact for role in release.signed.roles for fact in facts_of_role(role)]
     return facts
 
 
-def _of_role(role: RoleSigned) -> list[Fact]:
+def facts_of_role(role: RoleSigned) -> list[Fact]:
+    """Return a role's file, times and signers as facts."""
     signed = written(role.signed_at) if role.signed_at is not None else "unknown"
     return [
         Fact(what=f"{role.name} {role.version}", value=role.sha256.text),
