@@ -39,10 +39,10 @@ class Stage:
         self.old_metadata: dict[str, bytes] = {}
         """The image repository's timestamp and snapshot as they were in act one; act five replays them."""
 
-    def forge(self, version: str, checkpoint: Path, *, override: str = "") -> dict[str, Any]:
+    def forge(self, version: str, checkpoint: Path, *, override: str = "", replaces: str = "") -> dict[str, Any]:
         """Forge and publish with progress, and say what the evaluation found."""
         with self.story.going_on(f"forging kiosk {version}"):
-            report = self.world.forge(version, checkpoint, recipe=self.recipe, override=override)
+            report = self.world.forge(version, checkpoint, recipe=self.recipe, override=override, replaces=replaces)
         for one in report["variants"]:
             quality = one["quality"]
             said = (
@@ -68,6 +68,7 @@ class Stage:
         story.step("keys made: image roots 2 of 3, a family key for kiosk, and one online key for the fleet's director")
         report = self.forge("1.1", self.kiosk / "1.1")
         story.check("every variant of kiosk 1.1 passed its evaluation", report["passed"])
+        self._verify("kiosk/1.1")
         world.start_depot()
         self.old_metadata = {
             p.name: p.read_bytes()
@@ -96,6 +97,15 @@ class Stage:
         for device in world.devices.values():
             self.load.add(device.name, device.url)
 
+    def _verify(self, release: str) -> None:
+        """As a security officer does: from the depot and the root alone, without anybody's word."""
+        checks = self.world.verify(release)["checks"]
+        failed = [check["name"] for check in checks if check["verdict"] != "pass"]
+        names = ", ".join(check["name"] for check in checks)
+        self.story.check(
+            f"everything {release} claims of itself is verified", not failed, saw=", ".join(failed) or names
+        )
+
     def _ask_what_was_never_seen(self) -> None:
         device = next(iter(self.world.devices.values()))
         for question, words in NEVER_SEEN:
@@ -107,7 +117,8 @@ class Stage:
         """A good release, and a power cut in its middle."""
         world, story = self.world, self.story
         story.act(2, "A good release", "kiosk 1.2 goes to 1, 3, then 5 devices, judged by drawn blocks of old and new.")
-        self.forge("1.2", self.kiosk / "1.2")
+        report = self.forge("1.2", self.kiosk / "1.2", replaces="1.1")
+        story.check("no group of questions got worse than under kiosk 1.1", report["passed"] and report["replaces"])
         before = self.load.totals()
         cut = PowerCut(world)
         number = start_rollout(world, "kiosk/1.2", stages="1,3,5", policy=self.policy, seed="act two")

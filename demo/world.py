@@ -158,16 +158,30 @@ class World:
         fleet = self.household.add(Process("fleet", command, log=self.folder / "logs/fleet.log", env=self.env()))
         wait_for_http(fleet, f"{self.page}/")
 
-    def forge(self, version: str, checkpoint: Path, *, recipe: Path, override: str = "") -> dict[str, Any]:
-        """Build, sign and publish one release; return the evaluation's report."""
-        package = self.folder / "packages" / version
+    def forge(
+        self, version: str, checkpoint: Path, *, recipe: Path, override: str = "", replaces: str = ""
+    ) -> dict[str, Any]:
+        """Build, sign and publish one release, compared with the one it `replaces`; return the evaluation's report."""
+        package = self.package(version)
         words = ["forge", "build", str(recipe), "--checkpoint", str(checkpoint)]
         words += ["--version", version, "--out", str(package), "-o", "json"]
         if override:
             words += ["--override-evaluation", override]
+        if replaces:
+            words += ["--replaces", str(self.package(replaces))]
         report = json.loads(self.run(*words).stdout)
         self.run("forge", "publish", str(package), "--depot", str(self.depot_folder), "--keys", str(self.keys))
         return dict(report)
+
+    def package(self, version: str) -> Path:
+        """Where the forge put a release before it was signed."""
+        return self.folder / "packages" / version
+
+    def verify(self, release: str) -> dict[str, Any]:
+        """Verify everything a published release claims; return the checks and what they found."""
+        root = str(self.keys / "image-root.json")
+        said = self.run("verify", release, "--depot", str(self.depot_folder), "--root", root, "-o", "json").stdout
+        return dict(json.loads(said))
 
     def wait_for(self, check: Callable[[], bool], *, what: str, timeout_s: float) -> None:
         """Wait, and fail at once when a process that should run has died."""
