@@ -50,6 +50,34 @@ GgufFormat().write(found, Path(given.outfile), quantization=given.outtype, model
 """
 )
 
+CONVERT_LORA = (
+    _HEAD
+    + """
+import argparse, json
+from safetensors.numpy import load_file
+take = argparse.ArgumentParser()
+take.add_argument("adapter")
+for name in ("--base", "--outfile", "--outtype"): take.add_argument(name)
+given = take.parse_args()
+config = json.loads((Path(given.base) / "config.json").read_text())
+said = json.loads((Path(given.adapter) / "adapter_config.json").read_text())
+names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+writer = gguf.GGUFWriter(given.outfile, "llama")
+writer.add_type("adapter")
+writer.add_string("adapter.type", "lora")
+writer.add_float32("adapter.lora.alpha", float(said["lora_alpha"]))
+for name, values in sorted(load_file(Path(given.adapter) / "adapter_model.safetensors").items()):
+    module, _, half = name.removeprefix("base_model.model.").partition(".lora_")
+    target = names.get_name(module + ".weight", try_suffixes=(".weight",))
+    heads = config["num_attention_heads"] if "q_proj" in module else config["num_key_value_heads"]
+    if half.startswith("B") and ("q_proj" in module or "k_proj" in module):
+        rows, rank = values.shape  # rows of a head are reordered as the base's are
+        values = values.reshape(heads, 2, rows // heads // 2, rank).swapaxes(1, 2).reshape(rows, rank)
+    writer.add_tensor(f"{target}.lora_{half[0].lower()}", np.ascontiguousarray(values.astype(np.float32)))
+writer.write_header_to_file(); writer.write_kv_data_to_file(); writer.write_tensors_to_file(); writer.close()
+"""
+)
+
 QUANTIZE = (
     _HEAD
     + """
@@ -125,6 +153,7 @@ def fake_toolchain(folder: Path) -> Tools:
     source.mkdir(parents=True, exist_ok=True)
     programs.mkdir(exist_ok=True)
     (source / "convert_hf_to_gguf.py").write_text(CONVERT)
+    (source / "convert_lora_to_gguf.py").write_text(CONVERT_LORA)
     digests = {}
     for name, text in PROGRAMS.items():
         path = programs / name

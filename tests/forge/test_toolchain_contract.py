@@ -7,16 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 
+from drupelet.durable import PosixDisk
+from drupelet.engine.logits import compute
+from drupelet.forge.adapter import open_adapter
 from drupelet.forge.checkpoint import open_checkpoint
+from drupelet.forge.merge import merge
 from drupelet.forge.toolchain.llamacpp import LlamaCpp
 from drupelet.forge.toolchain.tools import Tools
 from drupelet.forge.toolchain.venvs import ToolFailed, cache_folder
 from tests.fakes.fake_toolchain import fake_toolchain
+from tests.fakes.tiny_adapter import write_tiny_adapter
 from tests.fakes.tiny_checkpoint import TinyLlama, config_of, write_tiny_checkpoint
 
 WIDE = TinyLlama(hidden=256, ffn=512, layers=2, heads=4, kv_heads=2, context=256)
+TOKENS = [3, 100, 200, 300, 17, 42]
 TEXT = "When do you open? We open at nine and close at six. Coffee is two euros forty. " * 200
 
 
@@ -115,6 +122,25 @@ def test_an_importance_matrix_changes_the_model_and_is_the_same_twice(tools: Too
     tools.quantize(wide, guided, quantization="q4_k_m", importance=tmp_path / "1" / "m.gguf")
     assert plain.read_bytes() != guided.read_bytes()
     assert str(tmp_path).encode() not in guided.read_bytes()
+
+
+def test_an_adapter_applied_is_the_adapter_merged(tools: Tools, tmp_path: Path) -> None:
+    base = open_checkpoint(write_tiny_checkpoint(tmp_path / "base"))
+    adapter = open_adapter(write_tiny_adapter(tmp_path / "lora"))
+    merged = merge(base, adapter, tmp_path / "merged", disk=PosixDisk())
+    logits = {}
+    for name, folder in (("base", base.folder), ("merged", merged)):
+        _convert(tools, folder, tmp_path / f"{name}.gguf", kind="f32")
+        (logits[name],) = compute(tmp_path / f"{name}.gguf", [TOKENS], tmp_path / f"{name}.logits")
+    tools.convert_adapter(adapter.folder, base.files, tmp_path / "lora.gguf")
+    (applied,) = compute(
+        tmp_path / "base.gguf", [TOKENS], tmp_path / "applied.logits", adapters=[tmp_path / "lora.gguf"]
+    )
+    # llama.cpp rounds what it multiplies to f16; the adapter itself moves logits by far more.
+    assert np.abs(applied - logits["merged"]).max() < 0.05
+    assert np.abs(applied - logits["base"]).max() > 0.5
+    tools.convert_adapter(adapter.folder, base.files, tmp_path / "again.gguf")
+    assert (tmp_path / "again.gguf").read_bytes() == (tmp_path / "lora.gguf").read_bytes()
 
 
 def test_too_little_text_is_said(tools: Tools, wide: Path, tmp_path: Path) -> None:

@@ -255,6 +255,7 @@ def _instructions(spec: ChildSpec, socket: Path) -> dict[str, Any]:
         "context_tokens": spec.context_tokens,
         "parallel": spec.parallel,
         "threads": spec.threads,
+        "adapters": [str(path) for path in spec.adapters],
         "nice": spec.nice,
         "server": str(spec.server) if spec.server is not None else None,
         "parent_pid": os.getpid(),

@@ -66,9 +66,12 @@ def compute(
     out: Path,
     *,
     threads: int = 1,
+    adapters: Sequence[Path] = (),
     timeout_ms: int = TIMEOUT_MS,
 ) -> Logits:
     """Write the logits of `model` (a GGUF) for each token sequence to `out` and return how to read them.
+
+    `adapters` (LoRA as GGUF) are applied to it, each whole.
 
     Raises `StartFailed` if the model does not load or run, `BadInput` if a sequence is empty or too long.
     """
@@ -76,7 +79,7 @@ def compute(
         if not 1 <= len(sequence) <= SEQUENCE_TOKENS_MAX:
             fix = f"use 1 to {SEQUENCE_TOKENS_MAX}"
             raise BadInput(f"evaluation text {index + 1} has {len(sequence)} tokens", where=str(model), fix=fix)
-    job = {"model": str(model), "out": str(out), "threads": threads}
+    job = {"model": str(model), "out": str(out), "threads": threads, "adapters": [str(path) for path in adapters]}
     command = [sys.executable, "-m", "drupelet.engine.logits", json.dumps(job)]
     text = json.dumps([list(sequence) for sequence in sequences])
     try:
@@ -142,6 +145,8 @@ def library() -> ctypes.CDLL:
         ("llama_batch_free", None, [_Batch]),
         ("llama_decode", integer, [pointer, _Batch]),
         ("llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), [pointer, integer]),
+        ("llama_adapter_lora_init", pointer, [pointer, ctypes.c_char_p]),
+        ("llama_set_adapters_lora", integer, [pointer, pointer, ctypes.c_size_t, pointer]),
         ("llama_free", None, [pointer]),
         ("llama_model_free", None, [pointer]),
     ):
@@ -172,6 +177,19 @@ class _Model:
             raise SystemExit("no memory for the model's context")
         lib.llama_set_n_threads(self._context, threads, threads)
         self._batch = lib.llama_batch_init(context_tokens, 0, 1)
+
+    def apply(self, adapters: Sequence[str]) -> None:
+        """Apply LoRA adapters, each whole. They are freed with the model."""
+        lib = self._lib
+        handles = [lib.llama_adapter_lora_init(self._model, path.encode()) for path in adapters]
+        for path, handle in zip(adapters, handles, strict=True):
+            if not handle:
+                raise SystemExit(f"the adapter {path} does not fit the model")
+        if handles:
+            count = len(handles)
+            pointers, scales = (ctypes.c_void_p * count)(*handles), (ctypes.c_float * count)(*[1.0] * count)
+            if lib.llama_set_adapters_lora(self._context, pointers, count, scales) != 0:
+                raise SystemExit("the adapters cannot be applied")
 
     def write(self, sequence: list[int], out: IO[bytes]) -> None:
         """Append the logits of every position of `sequence` to `out`."""
@@ -205,6 +223,7 @@ def main() -> None:
     longest = max(map(len, sequences), default=1)
     context_tokens = max(64, -(-longest // 32) * 32)
     model = _Model(job["model"], context_tokens=context_tokens, threads=job["threads"])
+    model.apply(job["adapters"])
     with closing(model), Path(job["out"]).open("wb") as out:
         needed = 4 * model.vocab * sum(map(len, sequences))
         if needed > LOGITS_BYTES_MAX:

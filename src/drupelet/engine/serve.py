@@ -105,6 +105,7 @@ def server_arguments(spec: dict[str, Any], model: str) -> list[str]:
         *("--threads", str(spec["threads"]), "--threads-batch", str(spec["threads"])),
         *("--threads-http", str(spec["parallel"] + HTTP_THREADS_SPARE)),
         *("--n-gpu-layers", "0", "--no-warmup", "--no-ui", "--offline", "--cache-ram", "0"),
+        *(word for path in spec["adapters"] for word in ("--lora", path)),
         *("--log-verbosity", str(_LOG_LEVEL_WARNINGS), "--log-colors", "off"),
     ]
 
@@ -116,6 +117,12 @@ def become(program: str, arguments: list[str], out: int) -> NoReturn:
         os.execve(program, arguments, environment)  # noqa: S606 (the program is the operator's setting)
     except OSError as error:
         fail(out, f"cannot run {program}: {os.strerror(error.errno or 0)}")
+
+
+def _adapter(library: Any, path: str) -> Any:
+    info = library.CommonAdapterLoraInfo()
+    info.path, info.scale = path, 1.0
+    return info
 
 
 def serve_library(spec: dict[str, Any], path: str, out: int) -> NoReturn:
@@ -135,6 +142,7 @@ def serve_library(spec: dict[str, Any], path: str, out: int) -> NoReturn:
     params.cpuparams_batch.n_threads = spec["threads"]
     params.n_threads_http = spec["parallel"] + HTTP_THREADS_SPARE
     params.n_gpu_layers = 0
+    params.lora_adapters = [_adapter(xllamacpp, path) for path in spec["adapters"]]
     params.warmup = False  # the parent's first request is the warm-up
     params.ui = False
     params.offline = True

@@ -56,6 +56,8 @@ class ChildSpec:
     """Resident bytes past which the child is killed; None leaves it to the service manager's limit."""
     digest: Digest | None = None
     """What the model file must hash to; checked by the child on the very descriptor it loads from."""
+    adapters: tuple[Path, ...] = ()
+    """LoRA adapters (GGUF) applied to the model, each whole."""
     nice: int = 0
     server: Path | None = None
     """A `llama-server` to run (see `levels.find`); None takes the library `xllamacpp`, which holds the same server."""

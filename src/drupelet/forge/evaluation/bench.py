@@ -29,10 +29,12 @@ class Bench:
 
 def run_spec(recipe: Recipe, artifact: Artifact) -> RunSpec:
     """Return how `artifact` is run: with the recipe's context, alias and threads, its digest checked."""
+    model = artifact if artifact.base is None else artifact.base
     return RunSpec(
-        model=artifact.path,
+        model=model.path,
         alias=recipe.model,
         context_tokens=recipe.context_tokens,
         threads=recipe.evaluation.threads,
-        digest=artifact.digest,
+        digest=model.digest,
+        adapters=() if artifact.base is None else (artifact.path,),
     )

@@ -26,6 +26,8 @@ class Artifact:
     quantization: str
     steps: tuple[Step, ...] = ()
     """How it was made, where tools of other people made it: for the ledger."""
+    base: Artifact | None = None
+    """Of an adapter: the file that it is applied to."""
     notes: tuple[str, ...] = ()
     """What a person should know of it, such as tensors that had to stay in another type."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from drupelet.core.errors import BadInput
 from drupelet.engine.child import Child
 from drupelet.engine.client import Answer
 from drupelet.engine.logits import Logits, compute
@@ -96,10 +96,12 @@ class LlamaSession:
         self._loop.close()
 
 
+@dataclass(frozen=True, slots=True)
 class LlamaCppRunner:
     """Implements `Runner` for `gguf`."""
 
-    file_format = "gguf"
+    file_format: str = "gguf"
+    """Or `gguf-lora`: the same child, with an adapter applied to its base."""
 
     @property
     def tool(self) -> str:
@@ -108,17 +110,16 @@ class LlamaCppRunner:
 
     def start(self, spec: RunSpec, *, runtime_folder: Path) -> LlamaSession:
         """Start the child that a device would start."""
-        if spec.adapters:
-            raise BadInput("this runner applies no adapters", where=str(spec.model), fix="merge them into the model")
         child = ChildSpec(
             model=spec.model,
             alias=spec.alias,
             context_tokens=spec.context_tokens,
             threads=spec.threads,
             digest=spec.digest,
+            adapters=spec.adapters,
         )
         return LlamaSession(child, runtime_folder)
 
     def logits(self, spec: RunSpec, sequences: Sequence[Sequence[int]], out: Path) -> Logits:
         """Compute them through the library's C functions, in a process of its own."""
-        return compute(spec.model, sequences, out, threads=spec.threads)
+        return compute(spec.model, sequences, out, threads=spec.threads, adapters=spec.adapters)
