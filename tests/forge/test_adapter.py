@@ -5,21 +5,37 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from drupelet.cli.main import main
 from drupelet.core.errors import Conflict, DrupeletError
+from drupelet.core.names import Digest, ReleaseId, Version, family
+from drupelet.core.states import Reason
 from drupelet.durable import PosixDisk
 from drupelet.durable.port import DiskFull
 from drupelet.forge.adapter import check_base, open_adapter
 from drupelet.forge.checkpoint import open_checkpoint
-from drupelet.forge.errors import AdapterBad, Unsupported
+from drupelet.forge.errors import AdapterBad, RecipeBad, Unsupported
+from drupelet.forge.evaluation import Bench
+from drupelet.forge.formats.lora import LORA, LoraFormat
+from drupelet.forge.formats.toolchain import ToolchainGguf
 from drupelet.forge.merge import merge
+from drupelet.forge.pipeline import Pipeline
+from drupelet.forge.recipe import parse_recipe
+from drupelet.wire.codec import Malformed, decode, encode_canonical
+from drupelet.wire.device_api import Hardware
+from drupelet.wire.fitness import unfit
+from drupelet.wire.manifest import AdapterOf, ReleaseManifest
+from tests.fakes.fake_toolchain import fake_toolchain
 from tests.fakes.tiny_adapter import adapter_tensors, write_tiny_adapter
 from tests.fakes.tiny_checkpoint import TinyLlama, config_of, tiny_tensors, write_tiny_checkpoint
+from tests.forge.test_toolchain_format import RECIPE
+from tests.wire import examples
 
+PI = Hardware(board="pi5-8gb", architecture="aarch64", memory_bytes=8_000_000_000, cores=4)
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
 
@@ -144,3 +160,104 @@ def test_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         main(words)
     assert ended.value.code == Conflict.exit_code
     assert issubclass(AdapterBad, DrupeletError)
+
+
+ADAPTED = """
+[[variants]]
+name = "shop"
+quantization = "f16"
+file_format = "gguf-lora"
+adapter = { folder = "lora", base = "whole" }
+"""
+
+
+def _recipe(adapted: str = ADAPTED) -> str:
+    whole = RECIPE.replace('name = "small"', 'name = "whole"').replace("q4_k_m", "q8_0")
+    head, tail = whole.split("[[canonical_prompts]]")
+    return f"{head}{adapted}\n[[canonical_prompts]]{tail}"
+
+
+def test_an_adapter_is_a_variant_that_is_judged_with_its_base_against_both_merged(
+    tiny: Path, tmp_path: Path, runtime_folder: Path
+) -> None:
+    write_tiny_adapter(tmp_path / "lora")
+    recipe, tools = parse_recipe(_recipe().encode()), fake_toolchain(tmp_path / "fake")
+    adapters = {"shop": open_adapter(tmp_path / "lora")}
+    gguf = ToolchainGguf(tools=tools, work=tmp_path / "work", now_ms=lambda: 1)
+    line = Pipeline(
+        release=ReleaseId(family("kiosk"), Version.parse("1.0")),
+        recipe=recipe,
+        recipe_digest=Digest.of_hex("ab" * 32),
+        checkpoint=open_checkpoint(tiny),
+        folder=tmp_path / "out",
+        bench=Bench(disk=PosixDisk(), cache=tmp_path / "work", runtime_folder=runtime_folder),
+        now_ms=lambda: 1,
+        formats={"gguf": gguf, LORA: LoraFormat(tools=tools, adapters=adapters, now_ms=lambda: 1)},
+    )
+    report = line.measure()
+    whole, shop = report.variants
+    assert (whole.name, shop.name) == ("whole", "shop")
+    assert whole.quality is not None
+    assert shop.quality is not None
+    # With its adapter left out, the base would be far from the merged reference.
+    assert shop.quality.kl_mean < 0.05
+    assert any("shop is compared with its adapter merged" in note for note in report.notes)
+    steps = {step.name: step for step in line.ledger.steps}
+    assert steps["convert adapter"].inputs["adapter"] == adapters["shop"].digest
+    manifest = line.pack(report, override="its words are random").manifest
+    assert manifest.variant("shop").adapter == AdapterOf(base="whole")
+    assert (tmp_path / "out" / "shop.gguf-lora").stat().st_size == shop.size_bytes
+    refused = unfit(manifest.variant("shop"), PI, context_tokens=64)
+    assert refused is not None
+    assert refused.reason is Reason.FORMAT_NOT_RUN, "a device that knows no adapters takes none"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            'base = "whole"',
+            'base = "none"',
+            "the adapter's base 'none' is no gguf variant of this recipe; use one of whole",
+        ),
+        ('quantization = "f16"', 'quantization = "q4_0"', "an adapter's own quantization is f16"),
+        ('file_format = "gguf-lora"\n', "", "an adapter and file_format gguf-lora go together"),
+        ('converter = "toolchain"', "", "adapters are made by llama.cpp's tools"),
+    ],
+)
+def test_recipes_whose_adapters_cannot_be_meant(old: str, new: str, words: str) -> None:
+    with pytest.raises(RecipeBad, match=words):
+        parse_recipe(_recipe().replace(old, new).encode())
+
+
+def test_an_adapter_that_the_tools_would_scale_in_another_way_is_refused(tiny: Path, tmp_path: Path) -> None:
+    adapter = open_adapter(write_tiny_adapter(tmp_path / "lora", use_rslora=True))
+    lora = LoraFormat(tools=fake_toolchain(tmp_path / "fake"), adapters={"shop": adapter}, now_ms=lambda: 1)
+    with pytest.raises(Unsupported, match="merge it: drupelet forge merge"):
+        lora.write(
+            open_checkpoint(tiny),
+            tmp_path / "shop.gguf-lora",
+            quantization="f16",
+            model_name="k",
+            disk=PosixDisk(),
+            progress=lambda *_: None,
+        )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"file_format": "gguf"}, "exactly if its file_format is gguf-lora"),
+        ({"adapter": {"base": "none"}}, "is no GGUF variant of this release"),
+        ({"adapter": {"base": "shop"}}, "is no GGUF variant of this release"),
+    ],
+)
+def test_a_manifest_with_an_adapter_that_hangs_in_the_air_is_malformed(changes: dict[str, object], words: str) -> None:
+    whole = examples.manifest().variants[0]
+    shop = msgspec.structs.replace(whole, name="shop", file_format="gguf-lora", adapter=AdapterOf(base=whole.name))
+    good = examples.manifest(variants=(whole, shop))
+    assert decode(ReleaseManifest, encode_canonical(good)) == good
+    crooked = json.loads(encode_canonical(good))
+    crooked["variants"][1] |= changes
+    with pytest.raises(Malformed, match=words):
+        decode(ReleaseManifest, json.dumps(crooked).encode())

@@ -29,6 +29,7 @@ from drupelet.forge.shape import ModelShape
 from drupelet.wire.codec import encode_canonical
 from drupelet.wire.manifest import (
     ATTACHMENT_FILES,
+    AdapterOf,
     Attachment,
     AttachmentKind,
     Evaluation,
@@ -184,6 +185,7 @@ def _variant(
         npu_required=wanted.npu_required or (lock is not None and bool(lock.accelerators)),
         lock=lock,
         quality=measured.quality,
+        adapter=None if wanted.adapter is None else AdapterOf(base=wanted.adapter.base),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
+from drupelet.forge.adapted import evaluate_adapter, joined
 from drupelet.forge.attest.bom import bill_of_materials, running_packages
 from drupelet.forge.attest.statement import LOCAL_BUILDER, provenance
 from drupelet.forge.checkpoint import Checkpoint
@@ -15,6 +16,7 @@ from drupelet.forge.convert import CONVERTER, Converted, Wanted, convert
 from drupelet.forge.evaluation import Bench, evaluate
 from drupelet.forge.evaluation.replaced import Replaced
 from drupelet.forge.formats import FORMATS
+from drupelet.forge.formats.lora import LORA, LoraFormat
 from drupelet.forge.formats.port import Format, Progress
 from drupelet.forge.ledger import Ledger, Step
 from drupelet.forge.locks import locks
@@ -75,12 +77,15 @@ class Pipeline:
         began = self.now_ms()
         report = evaluate(
             self.recipe,
-            [one for one in made if str(one.wanted.name) in shipped],
+            [one for one in made if str(one.wanted.name) in shipped and one.wanted.file_format != LORA],
             reference=reference,
             checkpoint=self.checkpoint,
             bench=self.bench,
             replaced=self.replaced,
         )
+        adapted = self._evaluate_adapters(made)
+        if adapted:
+            report = joined(self.recipe, report, adapted)
         self.ledger.record(
             Step(
                 name="evaluate",
@@ -92,6 +97,26 @@ class Pipeline:
             )
         )
         return report
+
+    def _evaluate_adapters(self, made: Sequence[Converted]) -> dict[str, Report]:
+        """Return the reports on variants that are adapters, by name."""
+        lora = self.formats.get(LORA)
+        if not isinstance(lora, LoraFormat):
+            return {}
+        return {
+            variant.name: evaluate_adapter(
+                self.recipe,
+                variant,
+                made,
+                adapter=lora.adapters[variant.name],
+                checkpoint=self.checkpoint,
+                formats=self.formats,
+                bench=self.bench,
+                progress=self.progress,
+            )
+            for variant in self.recipe.variants
+            if variant.file_format == LORA
+        }
 
     def _record_conversion(self, made: Sequence[Converted], began_at_ms: int) -> None:
         """Record one step for all that Drupelet wrote itself, and the steps of other people's tools, each once."""

@@ -26,6 +26,7 @@ from drupelet.forge.convert import Wanted
 from drupelet.forge.errors import RecipeBad
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.kinds import KINDS
+from drupelet.forge.formats.lora import LORA
 from drupelet.wire.fields import Label, LabelKey, NameText, NonNegative, Sentence
 from drupelet.wire.manifest import Budgets, CanonicalPrompt, Lock, Part, Requires, StageAdvice, ThermalProfile
 from drupelet.wire.places import place_of, toml_places
@@ -48,6 +49,15 @@ class QualityBudget(Part, frozen=True, kw_only=True):
     top1_agreement_min: Share = 0.9
 
 
+class RecipeAdapter(Part, frozen=True, kw_only=True):
+    """A LoRA adapter that is a variant of its own, applied to another variant."""
+
+    folder: Annotated[str, Meta(min_length=1, max_length=4096)]
+    """In PEFT's layout; relative to the recipe's folder."""
+    base: NameText
+    """The variant that it is applied to."""
+
+
 class RecipeVariant(Part, frozen=True, kw_only=True):
     """A variant to make, in the order of preference on a device that could run several."""
 
@@ -63,6 +73,8 @@ class RecipeVariant(Part, frozen=True, kw_only=True):
     """What it takes on a device at `context_tokens`, where it cannot be run here and so not be measured."""
     evaluated_elsewhere: Sentence = ""
     """Where and how it was judged, where it cannot be run here. The words are in the report, which is signed."""
+    adapter: RecipeAdapter | None = None
+    """Of a `gguf-lora`."""
     quality: QualityBudget | None = None
     """Instead of the recipe's own budget."""
 
@@ -229,6 +241,24 @@ def _taken(variant: RecipeVariant, index: int) -> Iterator[Problem]:
             yield Problem(path=(*path, key), what=what, fix="leave it out")
 
 
+def _adapters(recipe: Recipe) -> Iterator[Problem]:
+    """Yield what is wrong with variants that are adapters."""
+    whole = {variant.name for variant in recipe.variants if variant.file_format == "gguf"}
+    for index, variant in enumerate(recipe.variants):
+        path = ("variants", index)
+        if (variant.adapter is not None) != (variant.file_format == LORA):
+            what = "an adapter and file_format gguf-lora go together"
+            yield Problem(path=path, what=what, fix='give both file_format = "gguf-lora" and adapter, or neither')
+        elif variant.adapter is None:
+            continue
+        elif recipe.converter != "toolchain":
+            what = "adapters are made by llama.cpp's tools"
+            yield Problem(path=path, what=what, fix='set converter = "toolchain", or merge it: drupelet forge merge')
+        elif variant.adapter.base not in whole:
+            what = f"the adapter's base {variant.adapter.base!r} is no gguf variant of this recipe"
+            yield Problem(path=path, what=what, fix=f"use one of {', '.join(sorted(whole)) or 'none: add one'}")
+
+
 def _calibration(recipe: Recipe) -> Iterator[Problem]:
     wanted = recipe.calibration
     if wanted is None:
@@ -260,16 +290,21 @@ def contradictions(recipe: Recipe) -> Iterator[Problem]:
                 yield Problem(path=(table, index), what=f"two {table.replace('_', ' ')} are called {name!r}")
     for index, variant in enumerate(recipe.variants):
         chosen = FORMATS.get(variant.file_format)
-        if chosen is None:
+        if variant.file_format == LORA:
+            if variant.quantization != "f16":
+                at, what = ("variants", index, "quantization"), "an adapter's own quantization is f16"
+                yield Problem(path=at, what=what, fix="quantize its base instead")
+        elif chosen is None:
             yield Problem(
                 path=("variants", index, "file_format"),
                 what=f"unknown file_format {variant.file_format!r}",
-                fix=f"use one of {', '.join(FORMATS)}",
+                fix=f"use one of {', '.join((*FORMATS, LORA))}",
             )
         elif (problem := _quantization(recipe, index, chosen.quantizations)) is not None:
             yield problem
         yield from _taken(variant, index)
     yield from _calibration(recipe)
+    yield from _adapters(recipe)
     if not recipe.evaluation.prompts and not recipe.evaluation.texts:
         yield Problem(path=("evaluation",), what="evaluation has neither prompts nor texts")
     try:

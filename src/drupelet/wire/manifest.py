@@ -33,7 +33,7 @@ from drupelet.wire.fields import (
 PROMPT_CHARACTERS_MAX = 8000
 MANIFEST_NAME = "manifest.json"
 
-FileFormat = Literal["gguf", "onnx", "litert", "openvino", "hef"]
+FileFormat = Literal["gguf", "gguf-lora", "onnx", "litert", "openvino", "hef"]
 """What kind of file a variant is. A device takes only what its gateway can run."""
 
 
@@ -75,6 +75,12 @@ class Lock(Part, frozen=True, kw_only=True, omit_defaults=True):
     firmware_min: Annotated[str, Meta(max_length=64)] = ""
 
 
+class AdapterOf(Part, frozen=True, kw_only=True, omit_defaults=True):
+    """What an adapter is applied to: another variant of the same release, by name."""
+
+    base: NameText
+
+
 class Variant(Part, frozen=True, kw_only=True, omit_defaults=True):
     """One quantisation of the model: one blob and what it takes to run it."""
 
@@ -87,6 +93,8 @@ class Variant(Part, frozen=True, kw_only=True, omit_defaults=True):
     npu_required: bool = False
     lock: Lock | None = None
     quality: Quality | None = None
+    adapter: AdapterOf | None = None
+    """Of a `gguf-lora`: this blob is an adapter, and `memory` and `quality` are of both together."""
 
     def memory_bytes(self, context_tokens: int) -> int:
         """Return the memory at `context_tokens`: of the smallest listed context that is at least as long."""
@@ -213,6 +221,8 @@ class ReleaseManifest(Message, frozen=True, kw_only=True):
         names = [variant.name for variant in self.variants]
         if len(set(names)) != len(names):
             raise ValueError("two variants have one name")
+        for variant in self.variants:
+            _check_adapter(variant, self.variants)
         ids = [prompt.id for prompt in self.canonical_prompts]
         if len(set(ids)) != len(ids):
             raise ValueError("two canonical prompts have one id")
@@ -241,6 +251,16 @@ class ReleaseManifest(Message, frozen=True, kw_only=True):
                 return variant
         there = ", ".join(v.name for v in self.variants)
         raise BadInput(f"{self.release} has no variant {wanted!r}", fix=f"it has {there}")
+
+
+def _check_adapter(variant: Variant, variants: tuple[Variant, ...]) -> None:
+    """Raise `ValueError` for an adapter without a whole model beside it, or a whole model that claims to be one."""
+    if (variant.adapter is not None) != (variant.file_format == "gguf-lora"):
+        raise ValueError("a variant is an adapter exactly if its file_format is gguf-lora")
+    if variant.adapter is not None:
+        base = next((one for one in variants if one.name == variant.adapter.base), None)
+        if base is None or base.file_format != "gguf":
+            raise ValueError("an adapter's base is no GGUF variant of this release")
 
 
 def manifest_path(release: ReleaseId) -> str:
