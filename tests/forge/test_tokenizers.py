@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from drupelet.forge.errors import CheckpointBad, Unsupported
 from drupelet.forge.runners.llamacpp import LlamaCppRunner
 from drupelet.forge.runners.port import RunSpec, Session
 from drupelet.forge.tokenizers import PieceType, open_tokenizer
-from drupelet.forge.tokenizers.pre import NAMES, pre_tokenizer_name
+from drupelet.forge.tokenizers.pre import NAMES, known_steps
 from tests.fakes.tiny_models import TINY_MODELS, write_tiny_model
 from tests.fakes.tiny_tokenizers import NASTY, bpe_json
 
@@ -95,6 +97,11 @@ def test_ends_of_an_answer_that_llama_cpp_does_not_know_are_written_down(tmp_pat
 Damage = Callable[[dict[str, Any]], object]
 
 
+def _around(token: str, *, end: bool = False) -> dict[str, Any]:
+    parts = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": parts[::-1] if end else parts}
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -107,13 +114,19 @@ Damage = Callable[[dict[str, Any]], object]
         (lambda t: t["model"]["merges"].append(["a"]), "not of two pieces"),
         (lambda t: t["model"]["merges"].append(["zq", "qz"]), "makes or needs an unknown piece"),
         (lambda t: t["model"].update(merges="all"), "merges are no list"),
-        (lambda t: t["added_tokens"].append({"content": "<x>"}), "missing field `id`"),
-        (lambda t: t["added_tokens"].append({"id": 600, "content": "<x>", "special": True}), "refuses it|the id 600"),
-        (lambda t: t.update(added_tokens={}), "added_tokens is no list|the tokenizers library refuses it"),
+        (lambda t: t["added_tokens"].append({"content": "<x>"}), "has no id"),
+        (lambda t: t["added_tokens"].append({"id": 600, "content": "<x>", "special": True}), "the id 600"),
+        (lambda t: t.update(added_tokens={"a": 1}), "added_tokens is no list"),
         (lambda t: t.update(normalizer={"type": "Lowercase"}), "normalizes texts by 'Lowercase'"),
         (lambda t: t.update(pre_tokenizer={"type": "Whitespace"}), "none of those known"),
-        (lambda t: t.update(pre_tokenizer=7), "the tokenizers library refuses it"),
-        (lambda t: t.update(post_processor={"type": "New"}), "the tokenizers library refuses it"),
+        (lambda t: t.update(pre_tokenizer=7), "pre_tokenizer is not an object"),
+        (lambda t: t.update(post_processor={"type": "New"}), "ends with 'New'"),
+        (lambda t: t.update(post_processor={"type": "TemplateProcessing", "single": []}), "more than a token around"),
+        (lambda t: t.update(post_processor=_around("nothing")), "'nothing' is put around every text and is no token"),
+        (lambda t: t.update(post_processor=_around("<|im_start|>", end=True)), "which is not its eos token"),
+        (lambda t: t["model"].update(dropout=0.1), "a tokenizer with dropout"),
+        (lambda t: t["model"].update(unk_token="none"), "unknown token 'none' is not in its vocabulary"),
+        (lambda t: t["added_tokens"].append({"id": 1, "content": "zz"}), "refuses it|calls it"),
     ],
 )
 def test_a_tokenizer_that_lies_is_refused(tmp_path: Path, damage: Damage, words: str) -> None:
@@ -129,9 +142,9 @@ def test_a_way_of_cutting_is_known_by_its_steps() -> None:
     fields = json.loads(bpe_json("llama-bpe", special=("<x>",)))
 
     def name(*, ignore_merges: bool = True, normalizer: dict[str, Any] | None = None) -> str:
-        return pre_tokenizer_name(
+        return known_steps(
             fields["pre_tokenizer"], ignore_merges=ignore_merges, normalizer=normalizer, where="tokenizer.json"
-        )
+        )[0]
 
     assert (name(), name(ignore_merges=False)) == ("llama-bpe", "dbrx")
     first = fields["pre_tokenizer"]["pretokenizers"][0]
@@ -140,3 +153,10 @@ def test_a_way_of_cutting_is_known_by_its_steps() -> None:
     first["behavior"] = "MergedWithNext"
     with pytest.raises(Unsupported, match="known: llama-bpe, dbrx, qwen2"):
         name()
+
+
+def test_no_file_ends_the_process() -> None:
+    command = [sys.executable, "-m", "tests.forge.fuzz_tokenizer", "--seconds", "5", "--seed", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "none surprised" in done.stdout

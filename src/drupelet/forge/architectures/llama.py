@@ -93,9 +93,10 @@ def llama3_factors(rope: Rope, width: int) -> NDArray[np.float32]:
     low, high = rope.number("low_freq_factor", 1.0), rope.number("high_freq_factor", 4.0)
     if high <= low:
         raise CheckpointBad("rope scaling's high_freq_factor is not above its low_freq_factor", where="config.json")
-    # All in float32, as llama.cpp's converter does it: the same numbers to the last bit.
+    # In float32, as llama.cpp's converter does it, but for the power: there it differs from processor to processor.
     exponents = np.arange(0, width, 2, dtype=np.float32) / np.float32(width)
-    waves = np.float32(2 * math.pi) / (np.float32(1) / np.float32(rope.theta) ** exponents)
+    powers = np.array([rope.theta ** float(exponent) for exponent in exponents], dtype=np.float32)
+    waves = np.float32(2 * math.pi) / (np.float32(1) / powers)
     blend = (np.float32(context) / waves - np.float32(low)) / np.float32(high - low)
     between = 1 / ((1 - blend) / np.float32(factor) + blend)
     return np.where(blend > 1, np.float32(1), np.where(blend < 0, np.float32(factor), between)).astype(np.float32)

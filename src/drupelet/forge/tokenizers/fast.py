@@ -1,13 +1,16 @@
 """`tokenizer.json`: read without trust, and run by the `tokenizers` library it belongs to.
 
-What the forge needs of it is checked here: a vocabulary of unique ids, merges of known pieces, bounded lists. Only then
-is the library given the bytes, for its own encoding is what the server's is compared with.
+The library is never given the file. Some files make it end the whole process, in Rust, and there is nothing in Python
+to catch. What the forge needs is checked here: a vocabulary of unique ids, merges of known pieces, bounded lists, steps
+that are known; and the library is given a file made from just that. Its encoding is what the server's is compared
+with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +20,44 @@ from drupelet.forge.checkpoint import TOKENIZER_BYTES_MAX, read_bounded
 from drupelet.forge.errors import CheckpointBad, Unsupported
 from drupelet.forge.safetensors import parse_json
 from drupelet.forge.tokenizers.port import TOKENS_MAX, Vocabulary
+from drupelet.forge.tokenizers.special import Added
 
 MERGES_MAX = 1 << 21
+_UNWANTED = ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+
+Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FastTokenizer:
-    """Implements `Tokenizer`; `vocabulary` is filled in by whoever knows what kind it is."""
+    """Implements `Tokenizer`."""
+
+    vocabulary: Vocabulary
+    library: Library
+
+    def encode(self, text: str) -> list[int]:
+        """As the library splits it."""
+        return list(self.library.encode(text, add_special_tokens=False).ids)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FastFile:
+    """What a `tokenizer.json` says, checked but for its steps, which whoever knows what kind it is checks."""
 
     path: Path
-    library: Library
     vocab: Mapping[str, int]
     merges: tuple[tuple[str, str], ...]
     added: list[Any]
     """As listed; see `special.added_tokens`."""
     unknown: str | None
     byte_fallback: bool
+    fuse_unknown: bool
     ignore_merges: bool
-    pre_tokenizer: Mapping[str, Any] | None
-    normalizer: Mapping[str, Any] | None
-    vocabulary: Vocabulary
-
-    def encode(self, text: str) -> list[int]:
-        """As the library splits it."""
-        return list(self.library.encode(text, add_special_tokens=False).ids)
+    pre_tokenizer: Json | None
+    normalizer: Json | None
+    begins: str | None
+    """The token that is put before every text, if one is."""
+    ends: str | None
 
     def texts(self, size: int) -> dict[int, str]:
         """Return id -> text. Raises `CheckpointBad` for an id past the embedding's `size` rows, or used twice."""
@@ -54,38 +71,52 @@ class FastTokenizer:
             found[token] = text
         return found
 
-    @property
-    def adds(self) -> tuple[bool, bool]:
-        """Whether it puts a token before and one after every text, as its post-processor does."""
-        plain, whole = self.encode("a"), list(self.library.encode("a").ids)
-        if not plain or len(whole) == len(plain):
-            return False, False
-        return whole[0] != plain[0], whole[-1] != plain[-1]
+    def run(
+        self, vocabulary: Vocabulary, added: Sequence[Added], *, normalizer: Json | None, pre_tokenizer: Json | None
+    ) -> FastTokenizer:
+        """Return the tokenizer at work, with these steps. Raises `CheckpointBad` for what the library refuses."""
+        model = {
+            "type": "BPE",
+            "unk_token": self.unknown,
+            "fuse_unk": self.fuse_unknown,
+            "byte_fallback": self.byte_fallback,
+            "ignore_merges": self.ignore_merges,
+            "vocab": self.vocab,
+            "merges": self.merges,
+        }
+        fields = {
+            "version": "1.0",
+            "added_tokens": [
+                {"id": one.id, "content": one.content, "special": one.special, **one.options}
+                for one in sorted(added, key=lambda one: one.id)
+                if one.listed
+            ],
+            "normalizer": normalizer,
+            "pre_tokenizer": pre_tokenizer,
+            "model": model | dict.fromkeys(_UNWANTED),
+        }
+        try:
+            library = Library.from_str(json.dumps(fields))
+        except Exception as error:  # the library raises nothing more exact
+            raise CheckpointBad(
+                f"the tokenizers library refuses it: {str(error)[:200]}", where=str(self.path)
+            ) from error
+        return FastTokenizer(vocabulary=vocabulary, library=library)
 
-    @property
-    def prepends(self) -> bool:
-        """Whether a text is given a space before its first word, as SentencePiece's dummy prefix does."""
-        return any(
-            step.get("type") == "Prepend" or (step.get("type") == "Metaspace" and step.get("prepend_scheme") != "never")
-            for step in (*_flat(self.normalizer, "normalizers"), *_flat(self.pre_tokenizer, "pretokenizers"))
-        )
 
-    def with_vocabulary(self, vocabulary: Vocabulary) -> FastTokenizer:
-        """Return it with what GGUF holds of it."""
-        return replace(self, vocabulary=vocabulary)
-
-
-def read_fast(path: Path) -> FastTokenizer:
-    """Return the tokenizer in a `tokenizer.json`. Raises `CheckpointBad`, or `Unsupported` if it is not BPE."""
+def read_fast(path: Path) -> FastFile:
+    """Return what is in a `tokenizer.json`. Raises `CheckpointBad`, or `Unsupported` if it is not BPE."""
     where = str(path)
-    data = read_bounded(path, TOKENIZER_BYTES_MAX)
-    fields = parse_json(data, where=where)
+    fields = parse_json(read_bounded(path, TOKENIZER_BYTES_MAX), where=where)
     model = fields.get("model")
     if not isinstance(model, dict):
         raise CheckpointBad("it has no model", where=where)
     if model.get("type", "BPE") != "BPE":
         said = str(model.get("type"))[:40]
         raise Unsupported(f"a tokenizer of the kind {said!r}; only BPE is supported", where=where)
+    for name in _UNWANTED:
+        if model.get(name):
+            raise Unsupported(f"a tokenizer with {name}", where=where, fix="llama.cpp knows none")
     vocab, merges = _vocab(model, where), _merges(model, where)
     for left, right in merges:
         for piece in (left, right, left + right):
@@ -96,39 +127,70 @@ def read_fast(path: Path) -> FastTokenizer:
     added = fields.get("added_tokens") or []
     if not isinstance(added, list) or len(added) > TOKENS_MAX:
         raise CheckpointBad("added_tokens is no list", where=where)
-    try:
-        library = Library.from_buffer(data)
-    except Exception as error:  # the library raises nothing more exact
-        raise CheckpointBad(f"the tokenizers library refuses it: {str(error)[:200]}", where=where) from error
     unknown = model.get("unk_token")
-    return FastTokenizer(
+    if unknown is not None and (not isinstance(unknown, str) or unknown not in vocab):
+        raise CheckpointBad(f"its unknown token {unknown!r:.40} is not in its vocabulary", where=where)
+    begins, ends = _around(_object(fields, "post_processor", where), where)
+    return FastFile(
         path=path,
-        library=library,
         vocab=vocab,
         merges=merges,
         added=added,
-        unknown=unknown if isinstance(unknown, str) else None,
+        unknown=unknown,
         byte_fallback=model.get("byte_fallback") is True,
+        fuse_unknown=model.get("fuse_unk") is True,
         ignore_merges=model.get("ignore_merges") is True,
         pre_tokenizer=_object(fields, "pre_tokenizer", where),
         normalizer=_object(fields, "normalizer", where),
-        vocabulary=Vocabulary(model="gpt2", pre="", pieces=(), types=()),
+        begins=begins,
+        ends=ends,
     )
 
 
-def _object(fields: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any] | None:
+def _object(fields: Json, name: str, where: str) -> Json | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, dict):
         raise CheckpointBad(f"{name} is not an object", where=where)
     return value
 
 
-def _flat(value: Mapping[str, Any] | None, key: str) -> list[Mapping[str, Any]]:
-    """Return the steps of a sequence, or the one step there is."""
-    if value is None:
-        return []
-    inner = value.get(key) if value.get("type") == "Sequence" else None
-    return [one for one in inner if isinstance(one, dict)] if isinstance(inner, list) else [value]
+def _around(processor: Json | None, where: str) -> tuple[str | None, str | None]:
+    """Return the tokens that the post-processor puts before and after a text."""
+    steps = [processor] if processor is not None else []
+    if processor is not None and processor.get("type") == "Sequence":
+        inner = processor.get("processors")
+        if not isinstance(inner, list) or len(inner) > 16 or not all(isinstance(one, dict) for one in inner):
+            raise CheckpointBad("the post-processor's steps are no list", where=where)
+        steps = inner
+    begins: str | None = None
+    ends: str | None = None
+    for step in steps:
+        if step.get("type") == "ByteLevel":
+            continue
+        if step.get("type") != "TemplateProcessing":
+            said = str(step.get("type"))[:40]
+            raise Unsupported(
+                f"a tokenizer that ends with {said!r}", where=where, fix="ByteLevel and templates are known"
+            )
+        single = step.get("single")
+        parts = [_template_part(one) for one in single] if isinstance(single, list) else []
+        if not 1 <= len(parts) <= 3 or parts.count("") != 1 or None in parts:
+            raise Unsupported("a tokenizer that puts more than a token around a text", where=where)
+        at = parts.index("")
+        if at > 1 or len(parts) - at > 2:
+            raise Unsupported("a tokenizer that puts more than a token around a text", where=where)
+        begins = parts[0] if at else begins
+        ends = parts[-1] if at < len(parts) - 1 else ends
+    return begins, ends
+
+
+def _template_part(value: object) -> str | None:
+    """Return a special token's text, an empty text for the text itself, None for what is neither."""
+    if isinstance(value, dict) and isinstance(value.get("Sequence"), dict):
+        return ""
+    inner = value.get("SpecialToken") if isinstance(value, dict) else None
+    name = inner.get("id") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) and name else None
 
 
 def _vocab(model: Mapping[str, Any], where: str) -> dict[str, int]:

@@ -16,9 +16,18 @@ import sentencepiece
 
 from drupelet.forge.checkpoint import TOKENIZER_BYTES_MAX, Checkpoint, read_bounded
 from drupelet.forge.errors import CheckpointBad, Unsupported
-from drupelet.forge.tokenizers.fast import FastTokenizer, read_fast
+from drupelet.forge.tokenizers.fast import FastFile, FastTokenizer, read_fast
 from drupelet.forge.tokenizers.port import SCORE_ADDED, SCORE_UNUSED, PieceType, Vocabulary
-from drupelet.forge.tokenizers.special import Added, added_tokens, chat_template, flag, special_tokens
+from drupelet.forge.tokenizers.pre import known_spaces
+from drupelet.forge.tokenizers.special import (
+    Added,
+    added_tokens,
+    chat_template,
+    flag,
+    hold_together,
+    put_around,
+    special_tokens,
+)
 from drupelet.forge.tokenizers.spm import BPE, SpmModel, parse_spm
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -62,7 +71,9 @@ def read_pieces(checkpoint: Checkpoint, path: Path) -> SentencePieceTokenizer:
         checkpoint.shape.vocab,
         where,
     )
-    _overlay(added, pieces, scores, types, known=len(model.pieces), where=str(checkpoint.folder))
+    known = {token: piece.text for token, piece in enumerate(model.pieces) if piece.type is not PieceType.UNKNOWN}
+    hold_together(added, known, where=str(checkpoint.folder))
+    _overlay(added, pieces, scores, types)
     settings = checkpoint.tokenizer_config
     own = {"bos": model.bos, "eos": model.eos, "unk": model.unk, "pad": model.pad}
     processor = sentencepiece.SentencePieceProcessor()
@@ -93,7 +104,7 @@ def read_pieces(checkpoint: Checkpoint, path: Path) -> SentencePieceTokenizer:
     return SentencePieceTokenizer(vocabulary=vocabulary, processor=processor, markers=markers, cut=cut)
 
 
-def read_converted(checkpoint: Checkpoint, fast: FastTokenizer) -> FastTokenizer:
+def read_converted(checkpoint: Checkpoint, fast: FastFile) -> FastTokenizer:
     """Return a SentencePiece tokenizer that only `tokenizer.json` has: merges take the place of scores.
 
     SentencePiece merges the pair with the best score first, `tokenizer.json` the one that comes first in its list: so a
@@ -119,22 +130,25 @@ def read_converted(checkpoint: Checkpoint, fast: FastTokenizer) -> FastTokenizer
         fix = "train the tokenizer with byte_fallback=True"
         raise Unsupported("the tokenizer has no byte tokens, without which llama.cpp fails", where=where, fix=fix)
     added = added_tokens(checkpoint, fast.added)
-    _overlay(added, pieces, scores, types, known=0, where=str(checkpoint.folder))
-    begin, end = fast.adds
-    return fast.with_vocabulary(
-        Vocabulary(
-            model="llama",
-            pre="default",
-            pieces=tuple(pieces),
-            scores=tuple(scores),
-            types=tuple(types),
-            special=special_tokens(checkpoint, pieces, named={one.content: one.id for one in added}, own={}),
-            add_bos=begin,
-            add_eos=end,
-            add_space_prefix=_space_prefix(checkpoint, default=fast.prepends),
-            chat_template=chat_template(checkpoint),
-        )
+    hold_together(added, known, where=str(checkpoint.folder))
+    _overlay(added, pieces, scores, types)
+    prepends, normalizer = known_spaces(fast.pre_tokenizer, fast.normalizer, where=where)
+    named = {one.content: one.id for one in added}
+    special = special_tokens(checkpoint, pieces, named=named, own={})
+    begin, end = put_around(special, named, begins=fast.begins, ends=fast.ends, where=where)
+    vocabulary = Vocabulary(
+        model="llama",
+        pre="default",
+        pieces=tuple(pieces),
+        scores=tuple(scores),
+        types=tuple(types),
+        special=special,
+        add_bos=begin,
+        add_eos=end,
+        add_space_prefix=prepends,
+        chat_template=chat_template(checkpoint),
     )
+    return fast.run(vocabulary, added, normalizer=normalizer, pre_tokenizer=None)
 
 
 def _model(path: Path) -> SpmModel:
@@ -175,17 +189,9 @@ def _overlay(
     pieces: list[str],
     scores: list[float],
     types: list[PieceType],
-    *,
-    known: int,
-    where: str,
 ) -> None:
     """Give added tokens their text and type, whether the learned vocabulary knew them or not."""
     for one in added:
         if types[one.id] is PieceType.BYTE:
             continue
-        if one.id < known and pieces[one.id] != one.content:
-            what = (
-                f"token {one.id} is {pieces[one.id][:40]!r} and the list of added tokens calls it {one.content[:40]!r}"
-            )
-            raise CheckpointBad(what, where=where, fix="the files belong to different models")
         pieces[one.id], scores[one.id], types[one.id] = one.piece, SCORE_ADDED, one.type

@@ -40,16 +40,75 @@ NAMES: Mapping[tuple[tuple[Step, ...], bool], str] = {
 }
 """(steps, whether whole words are looked up before merging) -> llama.cpp's name."""
 _NORMALIZERS = (None, "NFC")
+_SPACE = "\u2581"
+
+Json = Mapping[str, Any]
 
 
-def pre_tokenizer_name(
-    steps: Mapping[str, Any] | None, *, ignore_merges: bool, normalizer: Mapping[str, Any] | None, where: str
-) -> str:
-    """Return llama.cpp's name for a pre-tokenizer, or raise `Unsupported`."""
-    if (normalizer or {}).get("type") not in _NORMALIZERS:
-        said = str((normalizer or {}).get("type"))[:40]
+def known_steps(
+    pre_tokenizer: Json | None, *, ignore_merges: bool, normalizer: Json | None, where: str
+) -> tuple[str, Json | None, Json]:
+    """Return llama.cpp's name for how a byte-level BPE cuts, and its normalizer and pre-tokenizer written anew.
+
+    Raises `Unsupported` for steps that llama.cpp has not.
+    """
+    kind = (normalizer or {}).get("type")
+    if kind not in _NORMALIZERS:
+        said = str(kind)[:40]
         raise Unsupported(f"a tokenizer that normalizes texts by {said!r}", where=where, fix="only NFC is known")
-    known = NAMES.get((tuple(_steps(steps, where)), ignore_merges))
+    steps = _steps(pre_tokenizer, where)
+    name = pre_tokenizer_name(steps, ignore_merges=ignore_merges, where=where)
+    written = {"type": "Sequence", "pretokenizers": [_written(step) for step in steps]}
+    return name, None if kind is None else {"type": kind}, written
+
+
+def _written(step: Step) -> Json:
+    match step:
+        case ("split", str() as pattern):
+            return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+        case ("digits",):
+            return {"type": "Digits", "individual_digits": True}
+        case ("bytes", bool() as use_regex):
+            return {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": use_regex}
+    raise ValueError(f"no step: {step}")  # `NAMES` holds no others
+
+
+def known_spaces(pre_tokenizer: Json | None, normalizer: Json | None, *, where: str) -> tuple[bool, Json]:
+    """Return whether a SentencePiece tokenizer in json puts a space before a text, and a normalizer that does it all.
+
+    Hugging Face writes the same in several ways. Raises `Unsupported` for another treatment of spaces than
+    SentencePiece's: every space becomes U+2581, and one is put before the text or not.
+    """
+    prepends = False
+    for step in (*_flat(normalizer, "normalizers"), *_flat(pre_tokenizer, "pretokenizers")):
+        match step:
+            case {"type": "Prepend", "prepend": "\u2581"}:
+                prepends = True
+            case {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}:
+                pass
+            case {"type": "Metaspace", "replacement": "\u2581"}:
+                prepends = prepends or step.get("prepend_scheme", "always") != "never"
+            case {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious"}:
+                pass  # there is no space left to split at
+            case _:
+                said = str(step.get("type"))[:40]
+                raise Unsupported(f"a SentencePiece tokenizer with the step {said!r}", where=where)
+    steps: list[Json] = [{"type": "Prepend", "prepend": _SPACE}] if prepends else []
+    steps.append({"type": "Replace", "pattern": {"String": " "}, "content": _SPACE})
+    return prepends, {"type": "Sequence", "normalizers": steps}
+
+
+def _flat(value: Json | None, key: str) -> list[Json]:
+    """Return the steps of a sequence, or the one step there is."""
+    if value is None:
+        return []
+    inner = value.get(key) if value.get("type") == "Sequence" else None
+    return [one for one in inner if isinstance(one, dict)] if isinstance(inner, list) else [value]
+
+
+def pre_tokenizer_name(steps: list[Step], *, ignore_merges: bool, where: str) -> str:
+    """Return llama.cpp's name for steps in their comparable form, or raise `Unsupported`."""
+    known = NAMES.get((tuple(steps), ignore_merges))
     if known is None:
         raise Unsupported(
             "llama.cpp would split texts in another way than this tokenizer: its pre-tokenizer is none of those known",

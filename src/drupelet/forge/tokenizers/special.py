@@ -7,7 +7,7 @@ an id, then the ids in `config.json`; last, what the SentencePiece model itself 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from drupelet.forge.checkpoint import Checkpoint
@@ -24,6 +24,7 @@ _ENDS_BY_TEXT = {
     *("<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>"),
     *("<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>"),
 }
+_OPTIONS = ("single_word", "lstrip", "rstrip", "normalized")
 _ENDS_MORE = ("eot", "eom")
 
 
@@ -34,6 +35,10 @@ class Added:
     id: int
     content: str
     special: bool
+    options: Mapping[str, bool] = field(default_factory=dict)
+    """`lstrip` and the like, as the tokenizer's library wants them."""
+    listed: bool = False
+    """Whether `tokenizer.json` lists it."""
 
     @property
     def type(self) -> PieceType:
@@ -59,12 +64,12 @@ def added_tokens(checkpoint: Checkpoint, listed: object) -> list[Added]:
     decoder = checkpoint.tokenizer_config.get("added_tokens_decoder", {})
     if not isinstance(decoder, dict) or not isinstance(listed, list):
         raise CheckpointBad("the list of added tokens is not one", where=where)
-    entries: list[tuple[object, object]] = [
-        (entry.get("id") if isinstance(entry, dict) else None, entry) for entry in listed
+    entries: list[tuple[object, object, bool]] = [
+        (entry.get("id") if isinstance(entry, dict) else None, entry, True) for entry in listed
     ]
-    entries += [(int(key) if key.isdecimal() and len(key) < 9 else key, entry) for key, entry in decoder.items()]
+    entries += [(int(key) if key.isdecimal() and len(key) < 9 else key, entry, False) for key, entry in decoder.items()]
     found = []
-    for token, entry in entries:
+    for token, entry, is_listed in entries:
         content = entry.get("content") if isinstance(entry, dict) else None
         if not isinstance(token, int) or isinstance(token, bool) or token < 0:
             raise CheckpointBad(f"added token {str(token)[:40]!r} has no id", where=where)
@@ -75,8 +80,21 @@ def added_tokens(checkpoint: Checkpoint, listed: object) -> list[Added]:
                 f"added token {content[:40]!r} has the id {token} and the embedding only {checkpoint.shape.vocab} rows"
             )
             raise CheckpointBad(what, where=where, fix="tokenizer and weights belong to different models")
-        found.append(Added(id=token, content=content, special=bool(entry.get("special"))))
+        options = {name: entry.get(name) is True for name in _OPTIONS}
+        special = bool(entry.get("special"))
+        found.append(Added(id=token, content=content, special=special, options=options, listed=is_listed))
     return found
+
+
+def hold_together(added: Sequence[Added], known: Mapping[int, str], *, where: str) -> None:
+    """Raise `CheckpointBad` if an added token is called otherwise in the vocabulary, or elsewhere in the lists."""
+    called = dict(known)
+    for one in added:
+        if called.setdefault(one.id, one.content) != one.content:
+            what = (
+                f"token {one.id} is {called[one.id][:40]!r} and the list of added tokens calls it {one.content[:40]!r}"
+            )
+            raise CheckpointBad(what, where=where, fix="the files belong to different models")
 
 
 def special_tokens(
@@ -105,6 +123,26 @@ def special_tokens(
             raise CheckpointBad(what, where=str(checkpoint.folder))
         found[kind] = token
     return found | _more_ends(checkpoint, pieces, found.get("eos"))
+
+
+def put_around(
+    special: dict[str, int], named: Mapping[str, int], *, begins: str | None, ends: str | None, where: str
+) -> tuple[bool, bool]:
+    """Return whether a text is given its begin and its end token, as the tokenizer's post-processor says.
+
+    Raises `Unsupported` where that puts other tokens there: llama.cpp adds `bos` and `eos` only. A checkpoint that
+    names no such token is given the one that is put there.
+    """
+    for kind, text in (("bos", begins), ("eos", ends)):
+        if text is None:
+            continue
+        token = named.get(text)
+        if token is None:
+            raise CheckpointBad(f"{text[:40]!r} is put around every text and is no token", where=where)
+        if special.setdefault(kind, token) != token:
+            what = f"a tokenizer that puts {text[:40]!r} around a text, which is not its {kind} token"
+            raise Unsupported(what, where=where, fix="llama.cpp adds no other")
+    return begins is not None, ends is not None
 
 
 def _more_ends(checkpoint: Checkpoint, pieces: Sequence[str], eos: int | None) -> dict[str, int]:
