@@ -117,7 +117,7 @@ def test_diff_by_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
 @pytest.mark.parametrize(
     ("name", "text", "code", "says"),
     [
-        ("nothing", None, 4, "there is no such package or manifest"),
+        ("nothing", None, 2, "there is no such package or manifest"),
         ("kiosk/1.2", None, 2, "no fleet server is named"),
         ("b.json", "{", 2, "not a valid drupelet.manifest/1"),
         ("b.json", '{"format": "drupelet.order/1"}', 2, "format is 'drupelet.order/1'"),

@@ -14,13 +14,12 @@ from msgspec import Meta, field
 from drupelet.agent.errors import BadConfig
 from drupelet.agent.preflight import Daily
 from drupelet.agent.slots import Layout
-from drupelet.wire.fields import Label, LabelKey, NameText
+from drupelet.wire.fields import Label, LabelKey, NameText, OptionalUrl
 from drupelet.wire.settings import Section, parse_settings, read_settings
 
 DEFAULT_PATH = Path("/etc/drupelet/agent.toml")
 PathText = Annotated[str, Meta(min_length=1, max_length=4096)]
 Ms = Annotated[int, Meta(ge=1, le=86_400_000)]
-OptionalUrl = Annotated[str, Meta(pattern=r"^(https?://[^\s]+)?$", max_length=2048)]
 _DAILY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)\Z")
 
 

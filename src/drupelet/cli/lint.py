@@ -12,7 +12,7 @@ import typer
 from drupelet import __version__
 from drupelet.ci.errors import LintError
 from drupelet.ci.lint import Finding, Level, github, lint, sarif
-from drupelet.cli.output import print_json, say
+from drupelet.cli.output import plain, print_json, say
 
 
 class Shape(Enum):
@@ -70,7 +70,7 @@ def show_findings(found: list[Finding], output: Shape) -> None:
         print_json(sarif(found, version=__version__))
     else:
         for finding in found:
-            print(github(finding) if output is Shape.GITHUB else finding.text())
+            print(plain(github(finding) if output is Shape.GITHUB else finding.text()))
 
 
 def _many(count: int, what: str) -> str:

@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from drupelet import __version__
+from drupelet.cli.output import say
 from drupelet.core.errors import BadInput, DrupeletError
 
 NOUNS = {
@@ -147,7 +148,7 @@ def _usage(error: TyperException) -> str:
 
 def _say(text: str, code: int) -> int:
     if text:
-        print(f"drupelet: {' '.join(text.split())}", file=sys.stderr)
+        say(f"drupelet: {' '.join(text.split())}")
     return code
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from drupelet.cli.api import NO_SERVER, Api, Reason, Server, Token, ago
-from drupelet.cli.output import Format, Output, print_json, say, show
+from drupelet.cli.output import Format, Output, plain, print_json, say, show
 from drupelet.cli.verdict import Patience, await_verdict, findings, newest_of, progress
 from drupelet.cli.via import Asked, Via, roll_out
 from drupelet.core.errors import BadInput, Refused
@@ -165,7 +165,7 @@ def watch(
         if change and not change.startswith(("hello", "rollout", "everything")):
             continue
         view = api.get(f"/rollouts/{number}")["rollout"]
-        line = json.dumps(view, sort_keys=True) if output is Format.JSON else progress(view)
+        line = json.dumps(view, sort_keys=True) if output is Format.JSON else plain(progress(view))
         if line != said:
             print(line, flush=True)
             said = line
@@ -203,9 +203,9 @@ def _await(api: Api, number: int, *, timeout_s: float, output: Format) -> None:
             print(json.dumps(view, sort_keys=True), flush=True)
             return
         line = f"the server does not answer now ({view['outage']}); asking again" if view["outage"] else progress(view)
-        print(f"rollout {number}: {line}", flush=True)
+        print(plain(f"rollout {number}: {line}"), flush=True)
         if view["ended"]:
-            print(*(f"  {said}" for said in findings(view)), sep="\n", flush=True)
+            print(*(plain(f"  {said}") for said in findings(view)), sep="\n", flush=True)
 
     try:
         await_verdict(

@@ -29,10 +29,13 @@ NonNegative = Annotated[float, Meta(ge=0)]
 Celsius = Annotated[float, Meta(ge=-60, le=200)]
 BootId = Annotated[str, Meta(max_length=64, pattern=r"^[A-Za-z0-9-]+$")]
 UrlText = Annotated[str, Meta(pattern=r"^https?://[^\s]+$", max_length=2048)]
+OptionalUrl = Annotated[str, Meta(pattern=r"^(https?://[^\s]+)?$", max_length=2048)]
+"""An address, or nothing."""
 
 _RULES = (
     (NameText, "use lower-case letters, digits, '-', '_' and single '.', starting with a letter or digit"),
     (UrlText, "use an address such as https://fleet.lab:8443"),
+    (OptionalUrl, "use an address such as https://fleet.lab:8443"),
     (Label, "use letters, digits, '-', '_' and '.', starting and ending with a letter or digit"),
     (LabelKey, "use letters, digits, '-', '_', '.' and '/', starting and ending with a letter or digit"),
 )

@@ -29,12 +29,14 @@ def as_file(text: str) -> Path | None:
 
 
 def of_fleet(text: str) -> str:
-    """Return the path of a release in the fleet's API, or raise `NotFound`: no file and no release is called so."""
+    """Return the path of a release in the fleet's API, or raise `BadInput`: no file and no release is called so."""
     try:
         return release_path(text)
     except BadInput as error:
-        raise NotFound(
-            "there is no such package or manifest, and it is no release such as kiosk/1.2", where=text[:200]
+        raise BadInput(
+            "there is no such package or manifest, and it is not of the form family/version",
+            where=text[:200],
+            fix="for example kiosk/1.2",
         ) from error
 
 
