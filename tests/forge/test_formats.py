@@ -20,6 +20,7 @@ from drupelet.engine.canonical import judge
 from drupelet.engine.logits import compute
 from drupelet.engine.spec import EngineAnswered, StartFailed
 from drupelet.forge.checkpoint import open_checkpoint
+from drupelet.forge.evaluation.tongue import PROBES
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.port import Artifact, Format
 from drupelet.forge.recipe import load_recipe
@@ -38,6 +39,8 @@ TEXTS = (
     "a\nline\tand a tab",
     " lead",
     "2.80 EUR",
+    "at 10, 3 or 5 5; № 5\n 3",
+    *PROBES,
 )
 TURNS = [
     {"role": "user", "content": "Hi "},
@@ -133,6 +136,9 @@ def test_it_speaks_the_checkpoints_language(made: Made, runtime_folder: Path) ->
     processor = sentencepiece.SentencePieceProcessor(model_file=str(KIOSK / "1.2" / "tokenizer.model"))
     with made.runner.start(made.spec, runtime_folder=runtime_folder) as session:
         assert session.render(TURNS) == RENDERED
+        # The kiosk's template has no place for a system message: it goes before the user's words, nowhere silently.
+        told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+        assert session.render(told) == "<|user|>\nBe brief.\nHi<|end|>\n<|assistant|>\n"
         for text in TEXTS:
             assert session.tokenize(text, special=False) == list(processor.EncodeAsIds(text)), text
         # The markers are one token each, those of the training.

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import jinja2
 import pytest
 
 from drupelet.durable import DiskFull, PosixDisk
@@ -14,6 +15,7 @@ from drupelet.forge.bundle import unpack, write_bundle
 from drupelet.forge.checkpoint import open_checkpoint
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.port import Artifact
+from drupelet.forge.formats.staging import shipped
 from drupelet.forge.formats.tooled import ToolFormat
 from drupelet.forge.runners import tooled
 from drupelet.forge.runners.port import RunSpec
@@ -190,3 +192,29 @@ def test_a_staged_checkpoint_is_what_its_digest_covers(tiny: Path, tmp_path: Pat
     text = (tmp_path / "made" / "model.bin").read_bytes()
     assert json.loads(text[: text.rindex(b"}\n") + 2])["architectures"] == ["LlamaForCausalLM"]
     assert os.path.realpath(tiny) not in text.decode("latin-1")
+
+
+SYSTEM, USER = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}
+NO_SYSTEM = "{% for m in messages %}{% if m['role'] == 'user' %}[{{ m['content'] | trim }}]{% endif %}{% endfor %}"
+RAISES = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('none') }}{% endif %}" + NO_SYSTEM
+TAKES = "{% for m in messages %}({{ m['role'] }}: {{ m['content'] }}){% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "parts", "expected"),
+    [
+        (NO_SYSTEM, False, "[Be brief.\nHi]"),
+        (RAISES, False, "[Be brief.\nHi]"),
+        (TAKES, False, "(system: Be brief.)(user: Hi)"),
+        (NO_SYSTEM, True, "[Be brief.\nHi]"),
+        (TAKES, True, "(system: Be brief.)(user: Hi)"),
+    ],
+)
+def test_a_shipped_template_loses_no_message(template: str, parts: bool, expected: str) -> None:
+    messages = [SYSTEM, USER]
+    if parts:
+        messages = [{**one, "content": [{"type": "text", "text": one["content"]}]} for one in messages]
+    made = jinja2.Environment(autoescape=True).from_string(shipped(template, parts=parts))
+    assert made.render(messages=messages, raise_exception=lambda words: 1 / 0) == expected
+    if template is TAKES and not parts:
+        assert shipped(template, parts=parts) == template

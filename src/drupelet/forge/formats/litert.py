@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from drupelet.forge.formats.staging import PLAIN_CONTENT
 from drupelet.forge.formats.tooled import ToolFormat
 from drupelet.forge.toolchain.environments import LITERT
 
@@ -12,5 +11,5 @@ FORMAT = ToolFormat(
     venv=LITERT,
     script="litert_convert.py",
     single="model.litertlm",
-    template_prefix=PLAIN_CONTENT,
+    parts=True,
 )

@@ -42,7 +42,8 @@ class ToolFormat:
     script: str
     single: str = ""
     """The one file that the script leaves; empty where it leaves a folder."""
-    template_prefix: str = ""
+    parts: bool = False
+    """Whether its runtime hands the chat template lists of parts instead of texts."""
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
     @property
@@ -72,7 +73,7 @@ class ToolFormat:
         log = out.with_name(f"{out.name}.log")
         began = self.now_ms()
         try:
-            staged = stage(checkpoint, work / "checkpoint", template_prefix=self.template_prefix)
+            staged = stage(checkpoint, work / "checkpoint", parts=self.parts)
             progress(f"{quantization} by the tools for {self.name}", 0, 1)
             run(
                 [python, "-s", script(self.script), staged, work / "made", quantization],
