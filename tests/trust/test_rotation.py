@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from tuf.api.metadata import Metadata, Root
 
@@ -19,6 +23,7 @@ from drupelet.trust.errors import AlreadyThere, NoKey, SignaturesMissing
 from drupelet.trust.keys import ROOT_LIFETIME
 from drupelet.trust.ring import (
     parse_role,
+    read_ring,
     with_family,
     with_key,
     with_threshold,
@@ -264,3 +269,34 @@ def test_wishes_that_leave_a_role_unsigned_are_refused(world: TrustWorld) -> Non
         with_family(info, "kiosk")
     with pytest.raises(AlreadyThere, match="one purpose"):
         with_key(info, replace(info.keys[0], name="b"))
+
+
+@given(data=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
+def test_any_bytes_are_a_ring_or_bad_input(data: bytes) -> None:
+    for text in (
+        data,
+        b'{"format": "drupelet.keyring/2", "families": ["k"], "thresholds": {}, "keys": [' + data + b"]}",
+    ):
+        with suppress(BadInput):
+            read_ring(text, where="keyring.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"thresholds": {"image/kiosk": 2}}, "needs 2 signatures and has 1"),
+        ({"thresholds": {"image/../x": 1}}, "thresholds"),
+        ({"families": []}, "families"),
+        ({"format": "drupelet.keyring/3"}, "format"),
+    ],
+)
+def test_a_ring_that_contradicts_itself_is_refused(shared_keys: KeyRing, change: dict[str, object], words: str) -> None:
+    value = {**json.loads((shared_keys.folder / "keyring.json").read_text()), **change}
+    with pytest.raises(BadInput, match=words):
+        read_ring(json.dumps(value).encode(), where="keyring.json")
+
+
+def test_a_key_of_no_kind_is_refused(shared_keys: KeyRing) -> None:
+    text = (shared_keys.folder / "keyring.json").read_text().replace('"ecdsa-sha2-nistp256"', '"rot13"')
+    with pytest.raises(BadInput, match="no kind of key"):
+        read_ring(text.encode(), where="keyring.json")

@@ -13,9 +13,9 @@ from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.names import ReleaseId
 from drupelet.core.states import Reason
 from drupelet.durable import PosixDisk
-from drupelet.trust import ImageRepository, KeyRing, NotTrusted
+from drupelet.trust import ImageRepository, KeyRing, NotTrusted, TargetInfo
 from drupelet.trust.errors import AlreadyThere, NoKey, OtherPending, SignaturesMissing
-from drupelet.trust.roles import add_signature
+from drupelet.trust.roles import add_signature, make_snapshot, make_targets, make_timestamp, meta_of, sign
 from drupelet.trust.sittings import countersign, look
 from tests.fakes.trust_world import NOON, PASSPHRASE, TrustWorld, a_manifest
 from tests.trust.test_attacks import a_stranger
@@ -121,6 +121,33 @@ def test_a_waiting_release_whose_files_are_gone_is_begun_anew(world: TrustWorld,
     shutil.rmtree(pending(tmp_path).parent / "targets")
     with pytest.raises(NotFound, match=r"remove pending/kiosk\.json there and begin anew"):
         publish()
+
+
+def test_a_device_refuses_a_family_below_its_threshold(world: TrustWorld, three: Path) -> None:
+    """Whoever stole one key of two, and the snapshot's and timestamp's too, and owns the depot."""
+    keys = opened(three)
+    metadata = world.network.depot / "metadata"
+    target = TargetInfo.of("kiosk/6.6/manifest.json", b"evil")
+    expires = NOON + timedelta(days=9)
+    role = make_targets(version=2, now=NOON, expires=expires, targets=[target.as_target()])
+    data = sign(role, [keys.signer("image-family-kiosk-1")])
+    (metadata / "2.kiosk.json").write_bytes(data)
+    meta = {
+        f"{name}.json": meta_of((metadata / f"1.{name}.json").read_bytes(), version=1) for name in ("targets", "sign")
+    } | {"kiosk.json": meta_of(data, version=2)}
+    snapshot = sign(make_snapshot(meta, version=2, now=NOON, expires=expires), [keys.signer("image-snapshot")])
+    (metadata / "2.snapshot.json").write_bytes(snapshot)
+    timestamp = make_timestamp(meta_of(snapshot, version=2), version=2, now=NOON, expires=expires)
+    (metadata / "timestamp.json").write_bytes(sign(timestamp, [keys.signer("image-timestamp")]))
+    order = world.command(target, serial=1)
+    device = world.device()
+    device.refresh_director()
+    with pytest.raises(NotTrusted) as caught:
+        device.vouch(order)
+    assert caught.value.reason is Reason.UNSIGNED
+    (metadata / "2.kiosk.json").write_bytes(sign(role, [keys.signer("image-family-kiosk-1")] * 2))
+    with pytest.raises(NotTrusted):
+        world.device("b").images.look_up(target.path)
 
 
 def test_another_release_does_not_slip_under_a_signature_that_waits(world: TrustWorld) -> None:

@@ -133,6 +133,21 @@ def _fleet(document: Document, data: bytes) -> Iterator[Problem]:
     yield from found or _tried((), partial(parse_config, data, where=FilePath("fleet.toml")))
 
 
+def _ceremony_type() -> Any:
+    from drupelet.trust.ceremony.plan import Plan
+
+    return Plan
+
+
+def _ceremony(document: Document, _data: bytes) -> Iterator[Problem]:
+    from drupelet.trust.ceremony.plan import Plan, contradictions
+
+    found = list(problems(document, Plan))
+    yield from found
+    if not found:
+        yield from contradictions(msgspec.convert(document, Plan))
+
+
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -144,6 +159,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(name="agent", type_=_agent_type, check=_agent),
         Kind(name="gateway", type_=_gateway_type, check=_gateway),
         Kind(name="fleet", extra="fleet", type_=_fleet_type, check=_fleet),
+        Kind(name="ceremony", format="drupelet.ceremony/1", type_=_ceremony_type, check=_ceremony),
     )
 }
 SETTINGS = {"agent.toml": "agent", "gateway.toml": "gateway", "fleet.toml": "fleet"}

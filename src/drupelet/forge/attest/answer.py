@@ -1,17 +1,22 @@
-"""The answer of `drupelet verify`: checks with their evidence, and facts that a reader may want to compare. Pure."""
+"""The answer of `drupelet verify`: checks with their evidence, and facts that a reader may want to compare."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from enum import Enum
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
 
+from drupelet import __version__
+from drupelet.core.errors import BadInput, DrupeletError, NotFound
+from drupelet.trust.clock import written
 from drupelet.wire.codec import Message
 
-Text = Annotated[str, Meta(max_length=4000)]
+EVIDENCE_CHARACTERS_MAX = 4000
+Text = Annotated[str, Meta(max_length=EVIDENCE_CHARACTERS_MAX)]
 
 
 class Verdict(Enum):
@@ -63,6 +68,50 @@ def overall(checks: Collection[Check], accepted: Collection[str]) -> Verdict:
     if all(check.verdict is Verdict.PASS or check.name in accepted for check in checks):
         return Verdict.PASS
     return Verdict.UNKNOWN
+
+
+Found = tuple[Verdict, str]
+"""What a check found, and its evidence."""
+
+
+def require_known(accepted: Collection[str], names: Sequence[str]) -> None:
+    """Raise `BadInput` unless every check that may remain without an answer is one of `names`."""
+    for name in accepted:
+        if name not in names:
+            raise BadInput(f"there is no check called {name!r}", fix=f"there are {', '.join(names)}")
+
+
+def answered(
+    checks: Mapping[str, Callable[[], Found]],
+    facts: Sequence[Fact],
+    *,
+    release: str,
+    source: str,
+    now: datetime,
+    accepted: Collection[str],
+) -> Answer:
+    """Run the checks, in order, and return the answer. What a check raises of ours is a failure with its reason."""
+    found = tuple(_checked(name, check) for name, check in checks.items())
+    return Answer(
+        release=release,
+        source=source,
+        verified_at=written(now),
+        tool=f"drupelet {__version__}",
+        verdict=overall(found, accepted),
+        checks=found,
+        facts=tuple(facts),
+        accepted=tuple(sorted(accepted)),
+    )
+
+
+def _checked(name: str, check: Callable[[], Found]) -> Check:
+    try:
+        verdict, evidence = check()
+    except NotFound as error:
+        verdict, evidence = Verdict.FAIL, f"missing: {error.line()}"
+    except DrupeletError as error:
+        verdict, evidence = Verdict.FAIL, error.line()
+    return Check(name=name, verdict=verdict, evidence=evidence[:EVIDENCE_CHARACTERS_MAX])
 
 
 _WORDS = {

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from drupelet import __version__
-from drupelet.core.errors import BadInput, DrupeletError, NotFound, Untrusted
+from drupelet.core.errors import BadInput, NotFound, Untrusted
 from drupelet.core.names import Digest, ReleaseId
 from drupelet.depot.oci.registry import Registry
 from drupelet.forge.attest import bom as bills
-from drupelet.forge.attest.answer import Answer, Check, Fact, Verdict, overall
+from drupelet.forge.attest.answer import Answer, Fact, Found, Verdict, answered, require_known
 from drupelet.forge.attest.sources import Progress, Signed
 from drupelet.forge.attest.verify import facts_of_role, signature_found
 from drupelet.trust.clock import written
@@ -28,7 +28,6 @@ CHECKS = ("signature", "image", "boms")
 MANIFEST_BYTES_MAX = 4 << 20
 BOM_BYTES_MAX = 16 << 20
 BOM_VERSIONS = ("1.5", "1.6")
-Found = tuple[Verdict, str]
 
 
 class ImageSource(Protocol):
@@ -120,9 +119,7 @@ def verify_runtime(
     progress: Progress = lambda _doing, _done, _total: None,
 ) -> Answer:
     """Return what holds of a runtime. Raises what reading its manifest raises; see `verify.verify`."""
-    unknown = set(accepted) - set(CHECKS)
-    if unknown:
-        raise BadInput(f"there is no check called {sorted(unknown)[0]!r}", fix=f"there are {', '.join(CHECKS)}")
+    require_known(accepted, CHECKS)
     target, data = images.target(f"{release.path}/{RUNTIME_NAME}", bytes_max=RuntimeManifest.BYTES_MAX)
     manifest = decode(RuntimeManifest, data, where=target.path)
     if manifest.path != target.path:
@@ -130,25 +127,15 @@ def verify_runtime(
     family = release.family
     signed = Signed(target, images.signed_roles(family), images.family_keys(family))
     runtime = Runtime(manifest, signed, image, now, progress)
-    checks = tuple(_checked(name, check, runtime) for name, check in zip(CHECKS, _CHECKS, strict=True))
-    return Answer(
+    checks = {name: partial(check, runtime) for name, check in zip(CHECKS, _CHECKS, strict=True)}
+    return answered(
+        checks,
+        _facts(runtime),
         release=release.path,
         source=f"{where}, image from {image.where}" if image is not None else where,
-        verified_at=written(now),
-        tool=f"drupelet {__version__}",
-        verdict=overall(checks, accepted),
-        checks=checks,
-        facts=tuple(_facts(runtime)),
-        accepted=tuple(sorted(accepted)),
+        now=now,
+        accepted=accepted,
     )
-
-
-def _checked(name: str, check: Callable[[Runtime], Found], runtime: Runtime) -> Check:
-    try:
-        verdict, evidence = check(runtime)
-    except DrupeletError as error:
-        verdict, evidence = Verdict.FAIL, error.line()
-    return Check(name=name, verdict=verdict, evidence=evidence[:4000])
 
 
 def _signature(runtime: Runtime) -> Found:

@@ -7,16 +7,16 @@ untrusted file does to it is a failure with its reason. Nothing here decides wha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from drupelet import __version__
-from drupelet.core.errors import BadInput, DrupeletError, NotFound, Untrusted
+from drupelet.core.errors import Untrusted
 from drupelet.core.names import Digest
 from drupelet.forge.attest import bom as bills
 from drupelet.forge.attest import statement as statements
-from drupelet.forge.attest.answer import Answer, Check, Fact, Verdict, overall
+from drupelet.forge.attest.answer import Answer, Fact, Found, Verdict, answered, require_known
 from drupelet.forge.attest.beside import ENVELOPE_NAME, PUBLIC_KEY_NAME, SIGNATURE_NAME
 from drupelet.forge.attest.dsse import ENVELOPE_BYTES_MAX, unseal
 from drupelet.forge.attest.sources import Evidence, Progress, Signed
@@ -30,8 +30,6 @@ PUBLIC_KEY_BYTES_MAX = 16 * 1024
 SIGNATURE_BYTES_MAX = 1 << 20
 ATTACHMENT_BYTES_MAX = 16 << 20
 CHECKS = ("signature", "evaluation", "variants", "report", "attachments", "provenance", "bom", "model-signature")
-
-Found = tuple[Verdict, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,32 +74,18 @@ def verify(
     Raises what reading its manifest raises (`NotTrusted`, `NotFound`, `Unavailable`): then there is no release to speak
     of. Everything after that is an answer.
     """
-    unknown = set(accepted) - set(CHECKS)
-    if unknown:
-        raise BadInput(f"there is no check called {sorted(unknown)[0]!r}", fix=f"there are {', '.join(CHECKS)}")
+    require_known(accepted, CHECKS)
     manifest, signed = evidence.manifest()
     release = Release(evidence, manifest, signed, now, progress)
-    checks = tuple(_checked(name, check, release) for name, check in zip(CHECKS, _CHECKS, strict=True))
-    return Answer(
+    checks = {name: partial(check, release) for name, check in zip(CHECKS, _CHECKS, strict=True)}
+    return answered(
+        checks,
+        _facts(release),
         release=manifest.release.path,
         source=evidence.where,
-        verified_at=written(now),
-        tool=f"drupelet {__version__}",
-        verdict=overall(checks, accepted),
-        checks=checks,
-        facts=tuple(_facts(release)),
-        accepted=tuple(sorted(accepted)),
+        now=now,
+        accepted=accepted,
     )
-
-
-def _checked(name: str, check: Callable[[Release], Found], release: Release) -> Check:
-    try:
-        verdict, evidence = check(release)
-    except NotFound as error:
-        verdict, evidence = Verdict.FAIL, f"missing: {error.line()}"
-    except DrupeletError as error:
-        verdict, evidence = Verdict.FAIL, error.line()
-    return Check(name=name, verdict=verdict, evidence=evidence[:4000])
 
 
 def _signature(release: Release) -> Found:
