@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jinja2
-import jinja2.sandbox
-
 from drupelet.core.errors import BadInput
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.runners.port import Messages, Session
 from drupelet.forge.tokenizers import Tokenizer, open_tokenizer
 from drupelet.forge.tokenizers.special import chat_template
+from drupelet.forge.tokenizers.template import render
 
 PROBES = (
     "Hello, world!",
@@ -32,6 +30,15 @@ _SHOWN_LENGTH = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """What the checkpoint's template and tokenizer make of a conversation; no tokens where the tokenizer is unknown."""
+
+    messages: Messages
+    text: str
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tongue:
     """What the checkpoint says; None and empty where it cannot be computed here."""
 
@@ -41,7 +48,7 @@ class Tongue:
     """Whether a text is given a begin token; None where it cannot be told."""
     bos: str
     eos: str
-    rendered: tuple[tuple[Messages, str], ...]
+    rendered: tuple[Rendered, ...]
     notes: tuple[str, ...]
 
 
@@ -58,7 +65,7 @@ def tongue_of(checkpoint: Checkpoint, texts: Sequence[str]) -> Tongue:
     first = texts[0] if texts else PROBES[0]
     turns = ("user", "assistant", "user")
     messages.append([{"role": role, "content": f"{first} {index}"} for index, role in enumerate(turns)])
-    rendered, note = _rendered(checkpoint, messages)
+    rendered, note = _rendered(checkpoint, messages, tokenizer)
     return Tongue(
         tokens=tokens,
         begins=None if tokenizer is None else tokenizer.vocabulary.add_bos,
@@ -104,12 +111,28 @@ def _special_findings(tongue: Tongue, session: Session) -> list[str]:
 
 
 def _template_findings(tongue: Tongue, session: Session) -> list[str]:
-    for messages, expected in tongue.rendered:
-        found = session.render(messages)
+    for expected in tongue.rendered:
+        found = session.render(expected.messages)
+        if found is None:
+            continue
         # The begin token may come from the template or from the tokenizer.
-        if found is not None and found.removeprefix(tongue.bos) != expected.removeprefix(tongue.bos):
-            return [f"chat template: it makes {_shown(found)} where the checkpoint's makes {_shown(expected)}"]
+        if found.removeprefix(tongue.bos) != expected.text.removeprefix(tongue.bos):
+            return [f"chat template: it makes {_shown(found)} where the checkpoint's makes {_shown(expected.text)}"]
+        tokens, begin = session.tokenize(found), session.tokenize("") or []
+        if tokens is not None and expected.tokens:
+            ours, theirs = _without(begin, tokens), _without(begin, expected.tokens)
+            if ours != theirs:
+                how = f"{len(ours)} tokens where the checkpoint's tokenizer makes {len(theirs)}, or others"
+                return [f"chat template: {_shown(found)} becomes {how}"]
     return []
+
+
+def _without(begin: Sequence[int], tokens: Sequence[int]) -> list[int]:
+    """Return tokens without what begins every text, once or twice."""
+    found = list(tokens)
+    while begin and found[: len(begin)] == list(begin):
+        found = found[len(begin) :]
+    return found
 
 
 def _special(checkpoint: Checkpoint, tokenizer: Tokenizer | None, which: str) -> str:
@@ -124,31 +147,26 @@ def _special(checkpoint: Checkpoint, tokenizer: Tokenizer | None, which: str) ->
 
 
 def _rendered(
-    checkpoint: Checkpoint, conversations: Sequence[Messages]
-) -> tuple[tuple[tuple[Messages, str], ...], str | None]:
-    """Return conversations with the template's text, and why there are none."""
+    checkpoint: Checkpoint, conversations: Sequence[Messages], tokenizer: Tokenizer | None
+) -> tuple[tuple[Rendered, ...], str | None]:
+    """Return conversations as the template and the tokenizer have them, and why some or all are missing."""
     template = chat_template(checkpoint)
     if template is None:
         return (), "the chat template was not compared: the checkpoint has none"
     if "strftime_now" in template:
         return (), "the chat template was not compared: it writes today's date"
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, autoescape=False, extensions=["jinja2.ext.loopcontrols"]
-    )
-    environment.globals["raise_exception"] = _refuse
-    special = {key: _text_of(checkpoint.tokenizer_config.get(key)) for key in ("bos_token", "eos_token", "unk_token")}
-    found = []
+    markers = {key: _text_of(checkpoint.tokenizer_config.get(key)) for key in ("bos_token", "eos_token", "unk_token")}
     try:
-        compiled = environment.from_string(template)
-        for messages in conversations:
-            found.append((messages, compiled.render(messages=list(messages), add_generation_prompt=True, **special)))
-    except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
-        return tuple(found), f"the chat template was not compared in full: {str(error)[:200]}"
-    return tuple(found), None
-
-
-def _refuse(words: Any) -> str:
-    raise jinja2.TemplateError(str(words)[:200])
+        texts = render(template, conversations, markers=markers)
+    except BadInput as error:
+        return (), f"the chat template was not compared: {error.what}"
+    found = tuple(
+        Rendered(messages=messages, text=text, tokens=() if tokenizer is None else tuple(tokenizer.encode(text)))
+        for messages, text in zip(conversations, texts, strict=True)
+        if text is not None
+    )
+    missing = len(conversations) - len(found)
+    return found, f"the chat template refuses {missing} of the conversations it was tried on" if missing else None
 
 
 def _text_of(value: Any) -> str:
