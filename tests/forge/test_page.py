@@ -13,7 +13,8 @@ import pytest
 
 from drupelet.core.names import Digest, ReleaseId
 from drupelet.forge.page import report_page
-from drupelet.forge.page.charts import KL_FLOOR, charts, pareto
+from drupelet.forge.page.charts import KL_FLOOR, charts
+from drupelet.forge.plan.pareto import pareto
 from drupelet.forge.report import (
     CanonicalResult,
     CheckResult,

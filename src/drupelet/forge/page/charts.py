@@ -1,32 +1,23 @@
-"""What the page's three charts show, as plain data. Pure."""
+"""What the pages' charts show, as plain data. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from drupelet.forge.plan.pareto import pareto
+from drupelet.forge.plan.plan import Plan
 from drupelet.forge.report import Report, VariantReport
 
 KL_FLOOR = 1e-8
 """Nats below which a divergence is drawn as this: a logarithmic axis has no zero."""
-_MIB = 1 << 20
+_MIB, _GIB = 1 << 20, 1 << 30
 
 
 def charts(report: Report) -> dict[str, Any]:
     """Return the data of all charts; one that has nothing to show is None."""
     measured = [one for one in report.variants if one.quality is not None]
     return {"quality": _quality(measured), "kl": _distribution(report, measured), "groups": _groups(report)}
-
-
-def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Return the indexes of points (cost, loss) that no other point beats in both, by rising cost."""
-    order = sorted(range(len(points)), key=lambda index: points[index])
-    best, kept = float("inf"), []
-    for index in order:
-        if points[index][1] < best:
-            best = points[index][1]
-            kept.append(index)
-    return kept
 
 
 def _quality(measured: Sequence[VariantReport]) -> dict[str, Any] | None:
@@ -74,3 +65,29 @@ def _groups(report: Report) -> dict[str, Any] | None:
                 rows.append([100 * group.passed / (group.total - group.unjudged), 100 * group.low, 100 * group.high])
         curves.append({"name": one.name, "rows": rows})
     return {"compared": compared, "names": names, "curves": curves}
+
+
+def plan_charts(plan: Plan) -> dict[str, Any]:
+    """Return the data of a plan's charts; one that has nothing to show is None."""
+    known = [one for one in plan.variants if one.memory_bytes and one.kl_mean is not None]
+    capacities: dict[float, list[str]] = {}
+    for board in plan.boards:
+        capacities.setdefault(round(int(board["usable_bytes"]) / _GIB, 3), []).append(str(board["name"]))
+    memory = {
+        "names": [one.name for one in known],
+        "gib": [one.memory_bytes[plan.context_tokens] / _GIB for one in known],
+        "kl": [max(one.kl_mean or 0.0, KL_FLOOR) for one in known],
+        "worth": [one.worth_having for one in known],
+        "boards": [{"gib": size, "names": ", ".join(names)} for size, names in sorted(capacities.items())],
+    }
+    curves = []
+    for one in plan.variants:
+        rows: list[list[float] | None] = []
+        for placed in one.boards:
+            low, high = placed.tokens_per_second_low, placed.tokens_per_second_high
+            rows.append([round((low * high) ** 0.5, 2), low, high] if placed.fits else None)
+        if any(rows):
+            curves.append({"name": one.name, "rows": rows})
+    names = [str(board["name"]) for board in plan.boards]
+    speed = {"names": names, "curves": curves, "least": plan.tokens_per_second_min}
+    return {"memory": memory if known else None, "speed": speed if curves else None}

@@ -1,4 +1,4 @@
-"""From a report to the page's bytes."""
+"""From a report, or a plan, to the page's bytes."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import json
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from drupelet.core.errors import NotFound
 from drupelet.core.names import ReleaseId
-from drupelet.forge.page.charts import charts
+from drupelet.forge.page.charts import charts, plan_charts
+from drupelet.forge.plan.plan import Plan
+from drupelet.forge.plan.predict import SPEED_MAX
 from drupelet.forge.report import Report, VariantReport
 
 _PLOTLY = "plotly.min.js"
@@ -22,19 +25,36 @@ _FAILED_SHOWN = 60
 
 def report_page(release: ReleaseId, report: Report, *, summary: str = "", override: str = "") -> bytes:
     """Return the page of a release's report, UTF-8. Raises `NotFound` if the chart library is not installed."""
-    template = _environment().get_template("report.html")
-    text = template.render(
+    return _page(
+        "report.html",
+        charts(report),
         release=str(release),
         report=report,
         summary=summary,
         override=override,
         replaces=report.replaces,
-        charts=charts(report),
         failed=_failed(report),
-        data=_inside_script(charts(report)),
-        style=Markup(_own("report.css")),  # noqa: S704  (ours)
-        script=Markup(_own("report.js")),  # noqa: S704  (ours)
-        library=Markup(_library()),  # noqa: S704  (from the installed wheel)
+    )
+
+
+def plan_page(plan: Plan) -> bytes:
+    """Return the page of a plan, UTF-8. Raises `NotFound` if the chart library is not installed."""
+    return _page("plan.html", plan_charts(plan), plan=plan, speed_max=SPEED_MAX)
+
+
+def _page(template: str, data: dict[str, Any], **values: Any) -> bytes:
+    script = template.replace(".html", ".js")
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            charts=data,
+            data=_inside_script(data),
+            style=Markup(_own("report.css")),  # noqa: S704  (ours)
+            script=Markup(_own("look.js") + _own(script)),  # noqa: S704  (ours)
+            library=Markup(_library()),  # noqa: S704  (from the installed wheel)
+            **values,
+        )
     )
     return text.encode()
 
