@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check fix bench bench-forge toolchain-test golden-convert sim clean
+.PHONY: help demo test check fix bench bench-forge toolchain-test formats-test golden-convert sim clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -19,8 +19,13 @@ demo: $(VENV)/.installed  ## The whole line on loopback: forge, five devices, a 
 test: $(VENV)/.installed  ## All tests (services are installed from Debian and run on loopback)
 	@scripts/install --apt-only test
 	@scripts/install --npm $(VENV)
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e" $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e and not formats" $(ARGS)
 	@$(BIN)/python -m pytest -m e2e $(ARGS)
+
+formats-test: $(VENV)/.installed  ## Install the tools for ONNX, LiteRT and OpenVINO (4 GB), make the kiosk in each and run it
+	@scripts/install --apt-only demo
+	@$(BIN)/drupelet forge toolchain build onnx litert openvino
+	@$(BIN)/python -m pytest tests/forge/test_formats.py tests/forge/test_formats_release.py $(ARGS)
 
 toolchain-test: $(VENV)/.installed  ## Compile llama.cpp's tools, or take them from the cache, and test with them
 	@scripts/install --apt-only toolchain
