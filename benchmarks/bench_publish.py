@@ -61,7 +61,7 @@ def publish_once(package: Path, depot: Path, keys: KeyRing) -> None:
     images = ImageRepository(disk, depot, keys, lambda: datetime.now(UTC))
     if not depot.exists():
         images.create()
-    publish(package, disk=disk, depot=FilesDepot(disk, depot), repository=images)
+    publish(package, disk=disk, depot=FilesDepot(disk, depot), repository=images, keys=keys)
 
 
 def seconds(act: Callable[[], object]) -> float:

@@ -38,7 +38,10 @@ FILE_TYPES = {
     "report.json": "application/vnd.drupelet.report.v1+json",
     "report.html": "text/html",
     "provenance.json": "application/vnd.in-toto+json",
+    "provenance.dsse.json": "application/vnd.dsse.envelope.v1+json",
     "bom.cdx.json": "application/vnd.cyclonedx+json",
+    "model.sig": "application/vnd.dev.sigstore.bundle.v0.3+json",
+    "model-signing.pub": "application/x-pem-file",
 }
 """Artifact types of what refers to a release, by the file's name in a package."""
 OTHER_FILE = "application/octet-stream"
