@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from drupelet.cli.main import main
+from tests.depot.conftest import serving
 from tests.fakes.packages import write_package
 from tests.fakes.trust_world import PASSPHRASE
 
@@ -59,6 +60,16 @@ def test_a_release_is_verified_and_the_statement_filed(
     ]
     stock += ["--signature", str(evidence / "model.sig"), "--public_key", str(evidence / "model-signing.pub")]
     assert subprocess.run(stock, capture_output=True, check=False).returncode == 0
+
+
+def test_a_depot_behind_a_web_server_is_verified_too(
+    published: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(tmp_path / "depot") as url:
+        assert run(*published[:3], url, *published[4:], "-o", "json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["source"], answer["verdict"]) == (url, "pass")
+    assert run(*published[:3], url, *published[4:]) == 6
 
 
 def test_a_damaged_release_ends_with_7_and_saves_nothing(

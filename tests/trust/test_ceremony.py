@@ -293,6 +293,7 @@ TEXT = plan_text(
         ('role = "model/kiosk"', 'role = "model/kiosk"\nscheme = "ed25519"', "need ecdsa"),
         ('role = "image/targets"', 'role = "image/targets"\nplace = "usb:1"', "known places"),
         ('medium = "/media/Ada"', 'medium = "/media/Ada"\nplace = "pkcs11:token=a;id=%02"', "is on a token"),
+        ('medium = "/media/Ada"', 'medium = "media/Ada"', "not a whole path"),
         ("[thresholds]", "[thresholds", "not TOML"),
     ],
 )

@@ -19,7 +19,7 @@ from drupelet.core.names import ReleaseId
 from drupelet.core.states import Reason
 from drupelet.durable import PosixDisk
 from drupelet.trust import Director, ImageRepository, KeyRing, NotTrusted
-from drupelet.trust.errors import AlreadyThere, NoKey, SignaturesMissing
+from drupelet.trust.errors import AlreadyThere, NoKey, RoleExpired, SignaturesMissing
 from drupelet.trust.keys import ROOT_LIFETIME
 from drupelet.trust.ring import (
     parse_role,
@@ -122,9 +122,23 @@ def test_an_expired_root_is_signed_anew_and_devices_go_on(world: TrustWorld) -> 
     with pytest.raises(NotTrusted) as caught:
         device.images.release(RELEASE)
     assert caught.value.reason is Reason.EXPIRED
+    assert "drupelet depot renew" in caught.value.fix
+    with pytest.raises(RoleExpired, match=r"the root expired on 2031-11-22; .*--renew-roots"):
+        world.release("1.2")
     assert world.images.rotate(renew_root=True) == ("root 2", "targets")
     assert device.images.release(RELEASE).manifest == a_manifest("1.1")
     assert rotate_director(PosixDisk(), world.keys, now=world.clock, lifetime=ROOT_LIFETIME, renew=True) == 2
+
+
+def test_nothing_is_published_below_targets_that_have_expired(world: TrustWorld) -> None:
+    world.clock += timedelta(days=380)
+    world.images.refresh_timestamp()
+    world.clock += timedelta(days=380)
+    with pytest.raises(RoleExpired, match=r"the targets role expired .*renew DEPOT --keys KEYS --everything") as caught:
+        world.release("1.2")
+    assert caught.value.exit_code == 5
+    world.images.renew()
+    world.release("1.2")
 
 
 def test_a_root_key_is_replaced_by_two_of_the_old_three(world: TrustWorld, tmp_path: Path) -> None:

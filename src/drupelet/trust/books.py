@@ -25,7 +25,7 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Signed, Snapshot, Targets
 from drupelet.core.errors import BadInput, NotFound
 from drupelet.core.states import Reason
 from drupelet.durable import Disk
-from drupelet.trust.errors import ClockUnlikely, NotTrusted
+from drupelet.trust.errors import ClockUnlikely, NotTrusted, RoleExpired
 from drupelet.trust.keys import ROOT_LIFETIME, KeyRing
 from drupelet.trust.pending import Authority, Pending
 from drupelet.trust.roles import make_snapshot, make_timestamp, meta_of, sign, signed_at
@@ -102,6 +102,20 @@ class Books:
         )
         targets = self._read(self._file(snapshot, "targets"), Targets, [Authority(root, "targets") for root in trusted])
         return State(roots, timestamp, snapshot, targets)
+
+    def require_fresh(self, state: State) -> None:
+        """Raise `RoleExpired` if no device would take what is signed below the root and the targets."""
+        now = self.time_to_sign(state.timestamp)  # a wrong clock is said before it is believed
+        for name, role, fix in (
+            ("root", state.root, "drupelet keys rotate KEYS --depot DEPOT --renew-roots"),
+            ("targets role", state.targets, "drupelet depot renew DEPOT --keys KEYS --everything"),
+        ):
+            if role.is_expired(now):
+                raise RoleExpired(
+                    f"the {name} expired on {role.expires:%Y-%m-%d}",
+                    where=str(self.folder),
+                    fix=f"no device takes anything until it is signed anew: {fix}",
+                )
 
     def family(self, state: State, name: str) -> Targets:
         """Return a family's role."""

@@ -19,6 +19,7 @@ NotFound (core)
 Conflict (core)
 |- AlreadyThere        keys, a repository or a release of that name exist
 |- OtherPending        another change waits for signatures
+|- RoleExpired         the root or the targets have expired: nobody would take what is signed below them
 `- ClockUnlikely       the signer's clock contradicts what it signed before
 """
 
@@ -92,6 +93,10 @@ class AlreadyThere(Conflict):
 
 class OtherPending(Conflict):
     """Another change of the same role waits for signatures."""
+
+
+class RoleExpired(Conflict):
+    """The root or the targets have expired: nobody would take what is signed below them."""
 
 
 class ClockUnlikely(Conflict):

@@ -139,7 +139,14 @@ class Images:
         """Refresh, and return what the repository vouches for under `path`; None if nothing."""
         known = known_of(recall(self._disk, self._state, RepositoryMemory))
         where = f"{self._depot}/metadata"
-        staged = Staged(bootstrap=self._root, known=known, get=self._metadata, reference=self.time(), where=where)
+        staged = Staged(
+            bootstrap=self._root,
+            known=known,
+            get=self._metadata,
+            reference=self.time(),
+            where=where,
+            if_expired="whoever holds its keys signs it anew: drupelet depot renew",
+        )
         with staged:
             staged.refresh()
             target = staged.target(path)

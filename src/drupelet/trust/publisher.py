@@ -285,6 +285,7 @@ class ImageRepository:
             there = ", ".join(self._keys.families)
             raise NotFound(f"these keys do not sign {release.family}", fix=f"they sign {there}")
         state = self._books.load()
+        self._books.require_fresh(state)
         if release.family not in self._delegated(state):
             raise NotFound(
                 f"this depot's image repository has no family {release.family}",

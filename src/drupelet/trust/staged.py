@@ -80,9 +80,18 @@ class Staged:
     """
 
     def __init__(
-        self, *, bootstrap: bytes, known: Known, get: Callable[[str, int], bytes], reference: datetime, where: str
+        self,
+        *,
+        bootstrap: bytes,
+        known: Known,
+        get: Callable[[str, int], bytes],
+        reference: datetime,
+        where: str,
+        if_expired: str = "",
     ) -> None:
+        """`if_expired` is what to do about metadata that have expired."""
         self._where = where
+        self._if_expired = if_expired
         with self._said_plainly():
             self._scratch = tempfile.TemporaryDirectory(prefix="drupelet-trust-")
         self._folder = Path(self._scratch.name)
@@ -202,7 +211,9 @@ class Staged:
                 f"not a complete repository: {error}", where=self._where, fix="check the address and what serves it"
             ) from error
         except exceptions.RepositoryError as error:
-            raise NotTrusted(_sentence(error), reason=reason_of(error), where=self._where) from error
+            reason = reason_of(error)
+            fix = self._if_expired if reason is Reason.EXPIRED else ""
+            raise NotTrusted(_sentence(error), reason=reason, where=self._where, fix=fix) from error
         except OSError as error:
             raise StagingFailed(
                 f"cannot stage metadata: {error.strerror or error}",

@@ -162,6 +162,8 @@ def _place(key: PlannedKey, path: tuple[str | int, ...]) -> Iterator[Problem]:
         kind_of(key.place)
     except BadInput as error:
         yield Problem(path=(*path, "place"), what=error.what, fix=error.fix)
+    if key.medium and not Path(key.medium).is_absolute():
+        yield Problem(path=(*path, "medium"), what=f"{key.medium!r} is not a whole path", fix="begin it with /")
     if key.place != FILE and (key.medium or key.scheme):
         yield Problem(path=path, what=f"{key.name} is on a token: it has no medium and its scheme is the token's")
     if key.role.startswith("model/") and key.scheme not in (None, "ecdsa-sha2-nistp256"):
