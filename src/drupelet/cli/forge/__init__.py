@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from drupelet.cli.forge import build, check, image, importing, mender, merge, plan, publish, runtime, toolchain
+from drupelet.cli.forge import build, check, deb, image, importing, mender, merge, plan, publish, runtime, toolchain
 
 app = typer.Typer()
-for verb in (check.check, build.build, publish.publish, plan.plan, mender.mender, merge.merge, image.image):
+for verb in (check.check, build.build, publish.publish, plan.plan, mender.mender, merge.merge, image.image, deb.deb):
     app.command()(verb)
 app.command("import")(importing.import_model)
 app.add_typer(toolchain.app, name="toolchain", help="Tools beside the forge: llama.cpp's own, built once.")

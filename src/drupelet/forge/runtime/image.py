@@ -30,7 +30,7 @@ from drupelet.forge.runtime.base import PYTHON, SUITE, build_base
 from drupelet.forge.runtime.bom import FILE, bill
 from drupelet.forge.runtime.payload import Payload, build_payload, normalize
 from drupelet.forge.toolchain.process import run
-from drupelet.forge.toolchain.servers import Servers, target_of
+from drupelet.forge.toolchain.servers import Servers, Target, target_of
 from drupelet.forge.toolchain.venvs import Progress, ToolMissing
 from drupelet.wire.codec import decode_as
 
@@ -96,7 +96,7 @@ def write_context(
     if not arches:
         raise BadInput("an image needs an architecture", where="--arch", fix="use arm64, amd64 or both")
     targets = [target_of(arch) for arch in sorted(set(arches))]
-    servers = {target.arch: _servers(Servers(target), cache) for target in targets}
+    servers = {target.arch: servers_of(target, cache) for target in targets}
     context = out / "context"
     shutil.rmtree(context, ignore_errors=True)
     context.mkdir(parents=True)
@@ -188,7 +188,9 @@ def _read(kind: type[T], path: Path, *, digest: Digest | None = None) -> T:
     return decode_as(kind, data, where=str(path), name="OCI file")
 
 
-def _servers(tool: Servers, cache: Path) -> Path:
+def servers_of(target: Target, cache: Path) -> Path:
+    """Return the folder of a target's llama-servers. Raises `ToolMissing` if they were not built here."""
+    tool = Servers(target)
     if not tool.is_ready(cache):
         raise ToolMissing(
             f"the runtime's llama-server for {tool.target.arch} was not built here",
