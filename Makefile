@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check fix bench bench-forge toolchain-test formats-test golden-convert sim clean
+.PHONY: help demo test check fix bench bench-forge toolchain-test formats-test golden-convert servers image image-test deb deb-test sim clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -52,6 +52,23 @@ golden-convert: $(VENV)/.installed  ## Remake what converted models are compared
 
 bench-forge: $(VENV)/.installed  ## The forge at full size against llama.cpp's own tools; needs `make toolchain-test` once
 	@$(BIN)/python -m benchmarks forge
+
+servers: $(VENV)/.installed  ## The runtime's llama-server for arm64 and amd64, from the cache or compiled
+	@scripts/install --apt-only image
+	@scripts/emulate
+	@$(BIN)/drupelet forge toolchain build llama-server-arm64 llama-server-amd64
+
+image: servers  ## The runtime's multi-arch image, in build/image
+	@$(BIN)/drupelet forge image --out build/image $(ARGS)
+
+image-test: servers  ## Build the image twice, push, pull by digest, verify, run both platforms and ask each a question
+	@DRUPELET_IMAGE_TESTS=1 $(BIN)/python -m pytest -s --durations=5 tests/runtime/test_image.py $(ARGS)
+
+deb: servers  ## Debian packages of the runtime, in build/deb
+	@$(BIN)/drupelet forge deb --out build/deb $(ARGS)
+
+deb-test: servers  ## Install, ask, upgrade and purge the packages in fresh systems
+	@DRUPELET_IMAGE_TESTS=1 $(BIN)/python -m pytest -s --durations=5 tests/runtime/test_deb.py $(ARGS)
 
 sim: $(VENV)/.installed  ## Simulate a fleet: make sim SEED=7
 	@$(BIN)/drupelet sim run --seed $(or $(SEED),1) $(ARGS)
