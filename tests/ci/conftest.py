@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.loopback import KIOSK, ROOT
+from tests.fakes.loopback import KIOSK, ROOT, slim_recipe
 from tests.fakes.trust_world import make_keys
 
 
@@ -25,7 +25,7 @@ def make_repository(folder: Path, *, keys: Path) -> Path:
     """A shop's repository: the kiosk's recipe and checkpoint, a policy, the public half of `keys`, a test, an image."""
     home = folder / "models" / "kiosk"
     shutil.copytree(KIOSK / "1.2", home / "checkpoint")
-    shutil.copy(KIOSK / "recipe.toml", home)
+    (home / "recipe.toml").write_text(slim_recipe())
     shutil.copy(ROOT / "demo" / "policy.toml", folder)
     (folder / "keys").mkdir()
     for name in PUBLIC:

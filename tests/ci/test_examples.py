@@ -27,7 +27,7 @@ from tests.ci.test_pipeline_runs import secrets_of, signing_secrets
 from tests.fakes.loopback import KIOSK, PASSPHRASE, ROOT, Loopback
 from tests.fakes.workflow import Run, read, stub_program, with_path
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 EXAMPLE = ROOT / "examples" / "ci"
 SHA = "0123456789abcdef0123456789abcdef01234567"
 BUILDX = """#!/bin/sh -e

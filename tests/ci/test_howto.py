@@ -14,7 +14,7 @@ from tests.fakes.http_devices import alive
 from tests.fakes.loopback import KIOSK, ROOT, Loopback
 from tests.fakes.workflow import with_path
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 HOWTO = ROOT / "docs" / "howto"
 BOX = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

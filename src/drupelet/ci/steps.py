@@ -103,6 +103,12 @@ def jobs(plan: Plan, *, annotate: str = "") -> tuple[Job, ...]:
             steps=(
                 *_publish(plan),
                 Step(
+                    name="Verify what was published, as a device would",
+                    commands=(
+                        'drupelet verify "$FAMILY/$VERSION" --depot "$DRUPELET_DEPOT" --root "$KEYS/image-root.json"',
+                    ),
+                ),
+                Step(
                     name="Register the release with the fleet",
                     commands=('drupelet release add "$FAMILY/$VERSION"',),
                     secrets=("DRUPELET_TOKEN",),
