@@ -169,6 +169,14 @@ def test_a_tied_model_may_carry_its_embedding_twice(tiny: Path) -> None:
     assert "lm_head.weight" not in open_checkpoint(tiny).tensors
 
 
+def test_a_long_list_of_added_tokens_is_read(tiny: Path) -> None:
+    (tiny / "tokenizer_config.json").write_text("{}" + " " * (2 << 20))
+    assert open_checkpoint(tiny).tokenizer_config == {}
+    (tiny / "tokenizer_config.json").write_text("{}" + " " * (8 << 20))
+    with pytest.raises(CheckpointBad, match="larger than the 8388608 bytes"):
+        open_checkpoint(tiny)
+
+
 def test_an_untied_model_keeps_its_head(tmp_path: Path) -> None:
     folder = write_tiny_checkpoint(tmp_path / "untied", shape=TinyLlama(tied=False))
     assert list(open_checkpoint(folder).tensors)[-1] == "lm_head.weight"

@@ -20,6 +20,8 @@ from drupelet.forge.safetensors import Tensor, parse_json, read_header
 from drupelet.forge.shape import ModelShape
 
 CONFIG_BYTES_MAX = 1 << 20
+TOKENIZER_CONFIG_BYTES_MAX = 8 << 20
+"""Gemma 3's lists 6,400 added tokens in 1.2 MB."""
 INDEX_BYTES_MAX = 32 << 20
 TOKENIZER_BYTES_MAX = 64 << 20
 SHARDS_MAX = 1_000
@@ -144,13 +146,13 @@ def _refuse_what_is_none(folder: Path) -> None:
         raise Unsupported("an adapter (LoRA), not a whole model", where=str(folder), fix=fix)
 
 
-def _settings(folder: Path, name: str) -> dict[str, Any]:
+def _settings(folder: Path, name: str, bytes_max: int = CONFIG_BYTES_MAX) -> dict[str, Any]:
     path = folder / name
-    return parse_json(read_bounded(path, CONFIG_BYTES_MAX), where=str(path)) if path.exists() else {}
+    return parse_json(read_bounded(path, bytes_max), where=str(path)) if path.exists() else {}
 
 
 def _tokenizer_config(folder: Path) -> dict[str, Any]:
-    settings = _settings(folder, "tokenizer_config.json")
+    settings = _settings(folder, "tokenizer_config.json", TOKENIZER_CONFIG_BYTES_MAX)
     if (folder / "chat_template.jinja").exists():
         settings["chat_template"] = _text(folder / "chat_template.jinja")
     return settings
