@@ -132,8 +132,10 @@ class Emulated(Part, frozen=True, kw_only=True):
 
     variant: NameText
     processor: Annotated[str, Meta(max_length=64)]
-    """Such as `qemu-aarch64 -cpu cortex-a76`."""
+    """Such as `qemu-aarch64-static -cpu cortex-a76`."""
     canonical: Annotated[tuple[CanonicalResult, ...], Meta(max_length=64)]
+    failed: Sentence = ""
+    """Why it could not be asked."""
 
 
 class Report(Message, frozen=True, kw_only=True):

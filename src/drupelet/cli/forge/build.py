@@ -23,6 +23,7 @@ from drupelet.forge.imports import open_source
 from drupelet.forge.pipeline import Pipeline
 from drupelet.forge.recipe import load_recipe
 from drupelet.forge.report import Report
+from drupelet.forge.runners.emulated import PROCESSORS, EmulatedRunner
 from drupelet.forge.toolchain.venvs import cache_folder as tools_cache
 
 RecipeFile = Annotated[Path, typer.Argument(help="The family's recipe.toml.", show_default=False)]
@@ -34,6 +35,30 @@ Builder = Annotated[
     str,
     typer.Option("--builder", envvar="DRUPELET_BUILDER", help="URI of who builds, such as a CI job's, to be signed."),
 ]
+CacheFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", help="Where what is made once is kept: the f16 reference, its logits.", show_default="OUT/cache"
+    ),
+]
+Replaces = Annotated[
+    str,
+    typer.Option(
+        "--replaces",
+        help="The release this one replaces, whose answers it is compared with: its package's folder, or "
+        "DEPOT:FAMILY/VERSION.",
+    ),
+]
+Emulate = Annotated[
+    Path | None,
+    typer.Option(
+        "--emulate", help="A llama-server for aarch64, to answer the canonical prompts under qemu (correctness only)."
+    ),
+]
+EmulateCpu = Annotated[str, typer.Option("--emulate-cpu", help=f"Processor that qemu plays: {', '.join(PROCESSORS)}.")]
+Override = Annotated[
+    str, typer.Option("--override-evaluation", help="Pack even what the evaluation refuses; the reason is signed.")
+]
 COLUMNS = ("variant", "MiB", "KL mean", "top-1", "tokens/s", "TTFT ms", "RAM MiB", "prompts", "verdict")
 
 
@@ -42,23 +67,11 @@ def build(
     checkpoint: CheckpointFolder,
     version: Annotated[str, typer.Option("--version", help="Version of the release, such as 1.2.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the package.", show_default=False)],
-    cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--cache", help="Where what is made once is kept: the f16 reference, its logits.", show_default="OUT/cache"
-        ),
-    ] = None,
-    replaces: Annotated[
-        str,
-        typer.Option(
-            "--replaces",
-            help="The release this one replaces, whose answers it is compared with: its package's folder, or "
-            "DEPOT:FAMILY/VERSION.",
-        ),
-    ] = "",
-    override_evaluation: Annotated[
-        str, typer.Option("--override-evaluation", help="Pack even what the evaluation refuses; the reason is signed.")
-    ] = "",
+    cache: CacheFolder = None,
+    replaces: Replaces = "",
+    emulate: Emulate = None,
+    emulate_cpu: EmulateCpu = PROCESSORS[0],
+    override_evaluation: Override = "",
     builder: Builder = LOCAL_BUILDER,
     output: Output = Format.TABLE,
 ) -> None:
@@ -77,6 +90,7 @@ def build(
         work=cache_folder,
         now_ms=_now_ms,
     )
+    emulated = EmulatedRunner.find(emulate, processor=emulate_cpu) if emulate is not None else None
     replaced = open_replaced(replaces, disk=disk) if replaces else None
     opened = open_source(checkpoint.absolute())
     # A child's socket needs a short path, which the package's folder need not have.
@@ -93,6 +107,7 @@ def build(
                 cache=cache_folder,
                 runtime_folder=Path(runtime),
                 progress=bar.doing,
+                emulated=emulated,
             ),
             now_ms=_now_ms,
             builder=builder,
@@ -142,5 +157,8 @@ def show_report(report: Report, output: Format) -> None:
         (*report.notes, *(f"{one.name}: {note}" for one in report.variants for note in one.notes))
     ):
         say(f"not judged: {note}")
+    for seen in report.emulated:
+        good = sum(result.passed for result in seen.canonical)
+        say(f"{seen.variant} on {seen.processor}: {good} of {len(seen.canonical)} canonical prompts (correctness only)")
     for finding in report.findings:
         say(f"refused: {finding}")

@@ -24,6 +24,8 @@ class Bench:
     runtime_folder: Path
     """Short path for the children's sockets."""
     progress: Progress = lambda _doing: None
+    emulated: Runner | None = None
+    """What answers the canonical prompts as a board's processor would, where the user names one."""
     runners: Mapping[str, Runner] = field(default_factory=lambda: RUNNERS)
 
 

@@ -71,6 +71,11 @@ def verdicts(asked: Asked) -> tuple[Verdict, ...]:
     return (*canonical, *(Verdict(one.group, one.prompt, one.passed, one.why) for one in asked.checks))
 
 
+def ask_canonical(recipe: Recipe, session: Session) -> tuple[CanonicalResult, ...]:
+    """Ask the canonical prompts alone."""
+    return tuple(_canonical(prompt, session, []) for prompt in recipe.canonical_prompts)
+
+
 def _canonical(prompt: CanonicalPrompt, session: Session, answers: list[Answer]) -> CanonicalResult:
     try:
         answer = session.ask(message_of(prompt.prompt), tokens_max=prompt.tokens_max)

@@ -16,7 +16,7 @@ from drupelet.forge.evaluation.budgets import canonical_findings, cost_findings,
 from drupelet.forge.evaluation.costs import cost_full, cost_short, median_ms, speed
 from drupelet.forge.evaluation.distance import QUANTILES, Distance, compare
 from drupelet.forge.evaluation.judges import REFUSAL_PHRASES, Judges
-from drupelet.forge.evaluation.questions import Asked, ask, cut_off, repeat, verdicts
+from drupelet.forge.evaluation.questions import Asked, ask, ask_canonical, cut_off, repeat, verdicts
 from drupelet.forge.evaluation.reference import Reference, known_reference
 from drupelet.forge.evaluation.regressions import Verdict, group_findings, group_results
 from drupelet.forge.evaluation.replaced import Replaced, verdicts_before
@@ -24,7 +24,7 @@ from drupelet.forge.evaluation.tongue import Tongue, tongue_findings, tongue_of
 from drupelet.forge.evaluation.weights import weight_findings
 from drupelet.forge.formats.port import Artifact
 from drupelet.forge.recipe import Recipe, RecipeVariant
-from drupelet.forge.report import CostAt, Report, VariantReport
+from drupelet.forge.report import CanonicalResult, CostAt, Emulated, Report, VariantReport
 from drupelet.forge.runners.port import Runner
 
 _PLAIN_MAX = 16
@@ -50,7 +50,9 @@ def evaluate(
     known = known_reference(recipe, reference, checkpoint, tongue, bench)
     line = _Line(recipe=recipe, bench=bench, known=known, tongue=tongue, judges=judges_of(recipe), replaced=replaced)
     variants = tuple(line.variant(variant, one) for variant, one in _paired(recipe, made))
+    emulated = tuple(line.emulated(variant, one) for variant, one in _paired(recipe, made) if line.emulates(variant))
     findings = known.findings + tuple(f"{one.name}: {finding}" for one in variants for finding in one.findings)
+    findings += tuple(f"{one.variant} on {one.processor}: {words}" for one in emulated for words in wrong_of(one))
     notes = list(tongue.notes)
     if not known.check.judged:
         notes.append(f"the reference was not compared with the checkpoint: {known.check.why}")
@@ -66,7 +68,13 @@ def evaluate(
         findings=findings,
         notes=tuple(notes),
         variants=variants,
+        emulated=emulated,
     )
+
+
+def wrong_of(emulated: Emulated) -> list[str]:
+    """Return what went wrong on the emulated processor."""
+    return [emulated.failed] if emulated.failed else canonical_findings(emulated.canonical)
 
 
 def require_pass(report: Report, *, override: str = "") -> None:
@@ -132,6 +140,26 @@ class _Line:
         except EngineError as error:
             seen.findings.insert(0, f"it does not run: {error.what}")
         return self._report(variant, made, seen, runner.tool)
+
+    def emulates(self, variant: RecipeVariant) -> bool:
+        """Whether the canonical prompts of this variant are asked on an emulated processor, too."""
+        return self.bench.emulated is not None and self.bench.emulated.file_format == variant.file_format
+
+    def emulated(self, variant: RecipeVariant, made: Converted) -> Emulated:
+        """Ask the canonical prompts on the emulated processor."""
+        runner = self.bench.emulated
+        if runner is None:
+            raise ValueError("there is no emulator")
+        self.bench.progress(f"asking {variant.name} on {runner.tool}")
+        canonical: tuple[CanonicalResult, ...] = ()
+        failed = ""
+        try:
+            spec = run_spec(self.recipe, made.artifact)
+            with runner.start(spec, runtime_folder=self.bench.runtime_folder) as session:
+                canonical = ask_canonical(self.recipe, session)
+        except EngineError as error:
+            failed = f"it does not run: {error.what}"[:_FINDING_CHARACTERS_MAX]
+        return Emulated(variant=variant.name, processor=runner.tool, canonical=canonical, failed=failed)
 
     def _weights(self, artifact: Artifact, variant: RecipeVariant, seen: _Seen) -> None:
         """Compare every block with the reference's. Unreadable files are left to the runner, whose words are better."""
