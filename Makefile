@@ -51,7 +51,7 @@ golden-convert: $(VENV)/.installed  ## Remake what converted models are compared
 	@$(BIN)/python scripts/golden_convert.py $(ARGS)
 
 bench-forge: $(VENV)/.installed  ## The forge at full size against llama.cpp's own tools; needs `make toolchain-test` once
-	@$(BIN)/python -m benchmarks forge
+	@$(BIN)/python -m benchmarks forge faults publish
 
 servers: $(VENV)/.installed  ## The runtime's llama-server for arm64 and amd64, from the cache or compiled
 	@scripts/install --apt-only image

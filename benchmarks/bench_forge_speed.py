@@ -10,6 +10,7 @@ and the line says so.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from drupelet.forge.recipe import parse_recipe
 from drupelet.forge.toolchain.llamacpp import Installed, LlamaCpp
 from drupelet.forge.toolchain.tools import Tools
 from drupelet.forge.toolchain.venvs import ToolMissing, cache_folder
-from forge_1b import BILLION, Measured, busy, measure, words, write_checkpoint
+from forge_1b import BILLION, Measured, busy, measure, processor_s, words, write_checkpoint
 
 TOOLCHAIN_TIME_MAX = 1.1
 TOOLCHAIN_MEMORY_MAX = 1.0
@@ -56,7 +57,25 @@ expect = [{{ kind = "tokens_max", value = "1" }}]
 threads = {THREADS}
 texts = [{", ".join(f'"{words(8 * CONTEXT, seed=n)[: 7 * CONTEXT]}"' for n in range(PIECES))}]
 """
+EXTRA = ("computing layer", "comparing the weights")
+"""What llama.cpp's tools have nothing like: the checkpoint computed a second time, every block compared."""
 HERE = Path(__file__)
+
+
+class Phases:
+    """How long Drupelet's line spends on what: `made` before the evaluation, then what llama.cpp's tools do not do."""
+
+    def __init__(self) -> None:
+        self.took: dict[str, list[float]] = {}
+        self._what, self._since, self._used = "made", time.monotonic(), processor_s()
+
+    def doing(self, what: str) -> None:
+        """Something else begins: charge what was done so far."""
+        seconds, used = self.took.get(self._what, [0.0, 0.0])
+        now, now_used = time.monotonic(), processor_s()
+        self.took[self._what] = [seconds + now - self._since, used + now_used - self._used]
+        extra = what.startswith(EXTRA)
+        self._what, self._since, self._used = "checks" if extra else "judged", now, now_used
 
 
 def line(checkpoint: Path, out: Path) -> None:
@@ -67,6 +86,7 @@ def line(checkpoint: Path, out: Path) -> None:
     def now_ms() -> int:
         return time.time_ns() // 1_000_000
 
+    phases = Phases()
     with tempfile.TemporaryDirectory(prefix="dfb") as runtime:
         Pipeline(
             release=ReleaseId(family("billion"), Version.parse("1.0")),
@@ -74,10 +94,12 @@ def line(checkpoint: Path, out: Path) -> None:
             recipe_digest=Digest.of_hex("ab" * 32),
             checkpoint=open_checkpoint(checkpoint),
             folder=out,
-            bench=Bench(disk=PosixDisk(), cache=out / "cache", runtime_folder=Path(runtime), progress=print),
+            bench=Bench(disk=PosixDisk(), cache=out / "cache", runtime_folder=Path(runtime), progress=phases.doing),
             now_ms=now_ms,
             formats={**FORMATS, "gguf": ToolchainGguf(tools=tools, work=out / "cache", now_ms=now_ms)},
         ).measure()
+    phases.doing("")
+    print(json.dumps(phases.took))
 
 
 def embedded(checkpoint: Path, out: Path, quantization: str) -> None:
@@ -166,7 +188,13 @@ def main() -> None:
         judged = said("by hand: divergence from f16", tasks.by_hand_evaluate("q4_k_m"))
         ours = said("drupelet with the toolchain: all of it", tasks.drupelet_line())
         theirs = converted.then(quantized).then(judged)
-        missed.append(against("time of the whole line, toolchain", ours, theirs, TOOLCHAIN_TIME_MAX, by_clock=calm))
+        phases = {name: Measured(*took, 0.0) for name, took in json.loads(ours.output.splitlines()[-1]).items()}
+        for what, own, by_hand in (
+            ("converting and quantizing", phases["made"], converted.then(quantized)),
+            ("divergence from f16", phases["judged"], judged),
+            ("the whole line, with checks that llama.cpp's tools lack", ours, theirs),
+        ):
+            missed.append(against(what, said(f"drupelet: {what}", own), by_hand, TOOLCHAIN_TIME_MAX, by_clock=calm))
         missed.append(show("its memory", ours.peak_mib / theirs.peak_mib, TOOLCHAIN_MEMORY_MAX))
         for quantization in ("q8_0", "q4_0"):
             by_hand = converted.then(said(f"by hand: quantize to {quantization}", tasks.by_hand_quantize(quantization)))

@@ -35,13 +35,14 @@ _BLOCK = 1 << 24
 _EVERY_S = 0.05
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Measured:
     """One run of a process and its children: seconds from start to end, processor seconds, most resident memory."""
 
     seconds: float
     processor_s: float
     peak_mib: float
+    output: str = ""
 
     def then(self, other: Measured) -> Measured:
         """Return both, one after the other."""
@@ -65,7 +66,7 @@ def measure(command: Sequence[str | Path], *, cwd: Path | None = None) -> Measur
         sys.stdout.write(output.decode(errors="replace")[-4000:])
         raise SystemExit(f"failed: {' '.join(map(str, command))[:200]}")
     seconds = time.monotonic() - begun
-    return Measured(seconds=seconds, processor_s=processor_s() - used, peak_mib=peak.mib)
+    return Measured(seconds=seconds, processor_s=processor_s() - used, peak_mib=peak.mib, output=output.decode())
 
 
 def busy() -> bool:
