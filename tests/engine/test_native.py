@@ -60,9 +60,17 @@ def test_the_environment_cannot_change_what_the_server_is_told(
 
 
 def test_the_command_line_says_what_the_library_is_told() -> None:
-    told = {"alias": "kiosk", "socket": "/run/x.sock", "context_tokens": 512, "parallel": 2, "threads": 4}
+    told = {
+        "alias": "kiosk",
+        "socket": "/run/x.sock",
+        "context_tokens": 512,
+        "parallel": 2,
+        "threads": 4,
+        "adapters": ["/models/one.gguf"],
+    }
     arguments = server_arguments(told, "/proc/self/fd/3")
     values = dict(itertools.pairwise(arguments))
     assert values["--ctx-size"] == "1024", "the whole cache, for all slots"
+    assert values["--lora"] == "/models/one.gguf"
     assert values["--host"] == "/run/x.sock"
     assert {"--no-ui", "--offline", "--no-warmup"} <= set(arguments)
