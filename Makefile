@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check fix bench bench-forge toolchain-test formats-test golden-convert servers image image-test deb deb-test sim clean
+.PHONY: help demo test check fix bench bench-forge toolchain-test formats-test azure-test golden-convert servers image image-test deb deb-test sim clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -46,6 +46,10 @@ fix: $(VENV)/.installed  ## Mend what a tool can mend
 
 bench: $(VENV)/.installed  ## Measure, with targets beside results
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+azure-test: $(VENV)/.installed  ## Depots in Azure's blob service, against Microsoft's emulator (needs npm)
+	@npm install --silent --no-audit --no-fund --prefix $(VENV)/azurite azurite@3.37.0
+	@AZURITE_BLOB=$(CURDIR)/$(VENV)/azurite/node_modules/.bin/azurite-blob $(BIN)/python -m pytest -q tests/depot -k azure $(ARGS)
 
 golden-convert: $(VENV)/.installed  ## Remake what converted models are compared with (needs the toolchain; when a tiny model changes)
 	@$(BIN)/python scripts/golden_convert.py $(ARGS)

@@ -16,6 +16,7 @@ from drupelet.depot import FilesDepot
 from drupelet.depot.serve import depot_app
 from drupelet.durable import PosixDisk
 from drupelet.trust import KeyRing
+from tests.fakes.azure_server import AzureServer, azure_server
 from tests.fakes.released import real_keys
 from tests.fakes.s3_server import S3Server, s3_server
 from tests.waiting import until
@@ -69,6 +70,23 @@ def bucket(moto: S3Server, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixt
     for variable, value in moto.environment.items():
         monkeypatch.setenv(variable, value)
     return f"s3://{name}/depot"
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[AzureServer]:
+    """Azure's blob service, one for all tests of this process."""
+    with azure_server() as server:
+        yield server
+
+
+@pytest.fixture
+def container(azurite: AzureServer, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The address of an empty prefix in a container of its own, and the environment that leads there."""
+    name = "c" + hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]
+    azurite.make_container(name)
+    for variable, value in azurite.environment.items():
+        monkeypatch.setenv(variable, value)
+    return f"az://{name}/depot"
 
 
 @pytest.fixture(scope="session")

@@ -200,10 +200,18 @@ def test_without_credentials_it_says_so(
     assert "there are no credentials" in capsys.readouterr().err
 
 
-def test_the_kind_of_store_is_named_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Google's and Azure's stores are the same code; what they answer is not seen here, for there is no emulator."""
-    key = '{"client_email": "a@b", "private_key": "", "private_key_id": "", "gcs_base_url": "http://127.0.0.1:9"}'
-    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT_KEY", key)
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
-    assert isinstance(open_store("az://account/container/depot"), ObjectStore)
+def test_a_container_without_an_account_is_said(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_USE_EMULATOR"):
+        monkeypatch.delenv(name, raising=False)
+    assert run("depot", "push", str(publisher.folder), "az://models/depot") == 2
+    assert "AZURE_STORAGE_ACCOUNT_NAME" in capsys.readouterr().err
+
+
+def test_google_s_store_is_opened_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same code through the same library; what the service answers is not seen here: there is no emulator."""
+    monkeypatch.setenv("GOOGLE_SKIP_SIGNATURE", "true")
+    store = open_store("gs://models/depot")
+    assert isinstance(store, ObjectStore)
+    assert store.where == "gs://models/depot"

@@ -19,6 +19,7 @@ from drupelet.depot.ports import TIMESTAMP, Entry, Source, Store
 from drupelet.depot.transfer import Copied, copy_depot
 from drupelet.durable import PosixDisk
 from drupelet.trust import KeyRing
+from tests.depot.test_stores import AZURE
 from tests.fakes.released import Publisher
 
 
@@ -29,13 +30,15 @@ def publisher(tmp_path: Path, real_ring: KeyRing) -> Publisher:
     return found
 
 
-@pytest.fixture(params=["folder", "s3", "obstore memory"])
+@pytest.fixture(params=["folder", "s3", *AZURE, "obstore memory"])
 def there(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     match request.param:
         case "folder":
             return FolderStore(PosixDisk(), tmp_path / "there")
         case "s3":
             return open_store(request.getfixturevalue("bucket"))
+        case "azure":
+            return open_store(request.getfixturevalue("container"))
         case _:
             return ObjectStore(obstore.store.MemoryStore(), where="memory://")
 

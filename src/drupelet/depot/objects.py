@@ -16,6 +16,7 @@ Credentials come from the environment, as obstore reads it (docs/storage.md); th
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -299,7 +300,7 @@ def _checked(chunks: Iterator[bytes], *, digest: Digest, size: int, progress: Ca
 
 
 def open_bucket(url: str) -> ObjectStore:
-    """Return the bucket at `s3://bucket/prefix`, `gs://bucket/prefix` or `az://account/container/prefix`."""
+    """Return the bucket at `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`."""
     options: Any = {
         "timeout": f"{REQUEST_TIMEOUT_S}s",
         "connect_timeout": f"{CONNECT_TIMEOUT_S}s",
@@ -309,6 +310,10 @@ def open_bucket(url: str) -> ObjectStore:
     try:
         store = obstore.store.from_url(url, client_options=options, retry_config=retry)
     except (exceptions.BaseError, ValueError) as error:
+        if url.startswith("az://") and "AZURE_STORAGE_ACCOUNT_NAME" not in os.environ:
+            raise BadAddress(
+                "it is not said whose container this is", where=url, fix="set AZURE_STORAGE_ACCOUNT_NAME"
+            ) from error
         raise BadAddress(
             f"{url[:200]!r} is not an object store's address", fix="for example s3://bucket/depot"
         ) from error
@@ -317,7 +322,5 @@ def open_bucket(url: str) -> ObjectStore:
 
 def _on_loopback() -> bool:
     """Whether the environment names a store on this machine: only there is plain HTTP taken unasked."""
-    import os
-
     given = next((v for k in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT") if (v := os.environ.get(k))), "")
     return re.match(r"http://(127\.0\.0\.1|localhost|\[::1\])[:/]", given + "/") is not None

@@ -38,6 +38,6 @@ def folder_at(text: str) -> Path:
     if rest and scheme != "file":
         raise BadAddress(
             f"{text[:200]!r} is neither a folder nor an object store's address",
-            fix="give a folder, s3://bucket/prefix, gs://bucket/prefix or az://account/container/prefix",
+            fix="give a folder, s3://bucket/prefix, gs://bucket/prefix or az://container/prefix",
         )
     return Path(rest or text).absolute()
