@@ -10,6 +10,7 @@ from drupelet import __version__
 from drupelet.core.names import Digest, ReleaseId
 from drupelet.forge.adapted import evaluate_adapter, joined
 from drupelet.forge.attest.bom import bill_of_materials, running_packages
+from drupelet.forge.attest.builder import Builder
 from drupelet.forge.attest.statement import LOCAL_BUILDER, provenance
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.convert import CONVERTER, Converted, Wanted, convert
@@ -46,8 +47,8 @@ class Pipeline:
     files: Path | None = None
     """The folder that the recipe's own files are relative to."""
     ledger: Ledger = field(default_factory=Ledger)
-    builder: str = LOCAL_BUILDER
-    """A URI that says who builds, for the provenance."""
+    builder: Builder = LOCAL_BUILDER
+    """Who builds, for the provenance."""
     packages: Callable[[], Mapping[str, str]] = running_packages
     """The Python packages that take part, for the bill of materials."""
 

@@ -16,6 +16,7 @@ from securesystemslib.signer import CryptoSigner
 
 from drupelet.core.errors import BadInput, Untrusted
 from drupelet.forge.attest.bom import bill_of_materials, running_packages, validate, variant_digests
+from drupelet.forge.attest.builder import Builder, builder_of
 from drupelet.forge.attest.dsse import seal, unseal
 from drupelet.forge.attest.openssf import sign_model, signed_files
 from drupelet.forge.attest.statement import provenance, read_statement, subjects
@@ -63,7 +64,43 @@ def test_the_same_build_gives_the_same_bytes() -> None:
     assert describe(DRAFT, FILES) == {"provenance": STATEMENT, "bom": BOM}
     other = draft_of("1.2", FILES)
     assert describe(other, FILES)["bom"] != BOM
-    assert b"urn:drupelet:builder:ci" in provenance(DRAFT, steps_of(FILES), builder="urn:drupelet:builder:ci")
+
+
+@pytest.mark.parametrize(
+    ("environment", "builder"),
+    [
+        ({}, Builder("urn:drupelet:builder:local")),
+        (
+            {
+                "GITHUB_ACTIONS": "true",
+                "GITHUB_SERVER_URL": "https://github.example",
+                "GITHUB_REPOSITORY": "shop/models",
+                "GITHUB_RUN_ID": "42",
+            },
+            Builder("https://github.example/shop/models", "https://github.example/shop/models/actions/runs/42"),
+        ),
+        (
+            {
+                "GITLAB_CI": "true",
+                "CI_PROJECT_URL": "https://gitlab.example/shop",
+                "CI_JOB_URL": "https://gitlab.example/j/7",
+            },
+            Builder("https://gitlab.example/shop", "https://gitlab.example/j/7"),
+        ),
+        (
+            {"JENKINS_URL": "https://ci/", "JOB_URL": "https://ci/job/shop/", "BUILD_URL": "https://ci/job/shop/9/"},
+            Builder("https://ci/job/shop", "https://ci/job/shop/9"),
+        ),
+        ({"GITHUB_ACTIONS": "true"}, Builder("urn:drupelet:builder:local")),
+        ({"GITLAB_CI": "true", "CI_PROJECT_URL": "nonsense"}, Builder("urn:drupelet:builder:local")),
+    ],
+)
+def test_who_builds_is_what_the_ci_system_says(environment: dict[str, str], builder: Builder) -> None:
+    assert builder_of(environment) == builder
+    assert builder_of(environment, named="urn:mine") == Builder("urn:mine", builder.run)
+    details = json.loads(provenance(DRAFT, steps_of(FILES), builder=builder_of(environment)))["predicate"]["runDetails"]
+    assert details["builder"]["id"] == builder.id
+    assert details["metadata"].get("invocationId", "") == builder.run
 
 
 def test_the_bill_says_model_data_variants_tools_and_packages() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from securesystemslib.signer import CryptoSigner
 
 from drupelet.core.errors import BadInput
 from drupelet.core.names import ReleaseId
-from drupelet.depot import FilesDepot
+from drupelet.depot import FilesDepot, SourceUnreachable
 from drupelet.depot.folder import FolderStore
 from drupelet.durable import PosixDisk
 from drupelet.forge.attest.answer import Answer, Check, Verdict, as_markdown, overall
@@ -199,6 +199,22 @@ def test_what_lies_damaged_in_the_depot_is_found(desk: Desk, damage: str) -> Non
     answer = desk.verify()
     assert answer.verdict is Verdict.FAIL
     assert set(failed(answer)) == expected
+
+
+def test_what_cannot_be_read_now_is_no_answer_and_no_failure(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.publish()
+
+    def down(*_words: object, **_more: object) -> Iterator[bytes]:
+        raise SourceUnreachable("the line is dead", where="depot")
+
+    monkeypatch.setattr(FolderStore, "open", down)
+    answer = desk.verify()
+    assert answer.verdict is Verdict.UNKNOWN
+    variants = next(check for check in answer.checks if check.name == "variants")
+    assert (variants.verdict, variants.evidence) == (
+        Verdict.UNKNOWN,
+        "could not be read now: depot: the line is dead",
+    )
 
 
 def of_another_release(manifest: ReleaseManifest) -> Mapping[str, bytes]:

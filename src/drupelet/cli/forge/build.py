@@ -15,7 +15,7 @@ from drupelet.cli.progress import Bar
 from drupelet.core.errors import BadInput
 from drupelet.core.names import ReleaseId, Version, family
 from drupelet.durable import PosixDisk
-from drupelet.forge.attest.statement import LOCAL_BUILDER
+from drupelet.forge.attest.builder import builder_of
 from drupelet.forge.choice import formats_for
 from drupelet.forge.evaluation import Bench
 from drupelet.forge.evaluation.replaced import open_replaced
@@ -31,9 +31,14 @@ CheckpointFolder = Annotated[
     Path,
     typer.Option("--checkpoint", help="Folder in Hugging Face's layout, or a GGUF in f16.", show_default=False),
 ]
-Builder = Annotated[
+BuilderUri = Annotated[
     str,
-    typer.Option("--builder", envvar="DRUPELET_BUILDER", help="URI of who builds, such as a CI job's, to be signed."),
+    typer.Option(
+        "--builder",
+        envvar="DRUPELET_BUILDER",
+        help="URI of who builds, to be signed.",
+        show_default="what GitHub, GitLab or Jenkins say, else local",
+    ),
 ]
 CacheFolder = Annotated[
     Path | None,
@@ -72,7 +77,7 @@ def build(
     emulate: Emulate = None,
     emulate_cpu: EmulateCpu = PROCESSORS[0],
     override_evaluation: Override = "",
-    builder: Builder = LOCAL_BUILDER,
+    builder: BuilderUri = "",
     output: Output = Format.TABLE,
 ) -> None:
     """Convert, quantize, evaluate and pack a release. Exit code 8 if the evaluation refuses it.
@@ -110,7 +115,7 @@ def build(
                 emulated=emulated,
             ),
             now_ms=_now_ms,
-            builder=builder,
+            builder=builder_of(os.environ, named=builder),
             formats=formats,
             files=recipe.absolute().parent,
             progress=bar.bytes_done,

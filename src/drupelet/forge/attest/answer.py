@@ -11,8 +11,9 @@ import msgspec
 from msgspec import Meta
 
 from drupelet import __version__
-from drupelet.core.errors import BadInput, DrupeletError, NotFound
+from drupelet.core.errors import BadInput, DrupeletError, NotFound, Unavailable
 from drupelet.trust.clock import written
+from drupelet.trust.errors import RepositoryMissing
 from drupelet.wire.codec import Message
 
 EVIDENCE_CHARACTERS_MAX = 4000
@@ -90,7 +91,8 @@ def answered(
     now: datetime,
     accepted: Collection[str],
 ) -> Answer:
-    """Run the checks, in order, and return the answer. What a check raises of ours is a failure with its reason."""
+    """Run the checks, in order, and return the answer. What a check raises of ours is a failure with its
+    reason, but for what cannot be read now."""
     found = tuple(_checked(name, check) for name, check in checks.items())
     return Answer(
         release=release,
@@ -107,8 +109,11 @@ def answered(
 def _checked(name: str, check: Callable[[], Found]) -> Check:
     try:
         verdict, evidence = check()
-    except NotFound as error:
+    except (NotFound, RepositoryMissing) as error:
         verdict, evidence = Verdict.FAIL, f"missing: {error.line()}"
+    except Unavailable as error:
+        # A network that is down says nothing about the release.
+        verdict, evidence = Verdict.UNKNOWN, f"could not be read now: {error.line()}"
     except DrupeletError as error:
         verdict, evidence = Verdict.FAIL, error.line()
     return Check(name=name, verdict=verdict, evidence=evidence[:EVIDENCE_CHARACTERS_MAX])

@@ -15,21 +15,21 @@ from typing import Any
 from drupelet import __version__
 from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest
+from drupelet.forge.attest.builder import Builder
 from drupelet.forge.ledger import Step
 from drupelet.wire.manifest import ReleaseManifest, Variant
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:drupelet:forge-build:1"
-LOCAL_BUILDER = "urn:drupelet:builder:local"
-"""Who built it, unless a CI job says which it is."""
 STATEMENT_BYTES_MAX = 4 << 20
+LOCAL_BUILDER = Builder()
 
 Tree = dict[str, Any]
 
 
-def provenance(draft: ReleaseManifest, steps: Sequence[Step], *, builder: str = LOCAL_BUILDER) -> bytes:
-    """Return the statement on the variants of a manifest that is not signed yet. `builder` is a URI."""
+def provenance(draft: ReleaseManifest, steps: Sequence[Step], *, builder: Builder = LOCAL_BUILDER) -> bytes:
+    """Return the statement on the variants of a manifest that is not signed yet."""
     statement = {
         "_type": STATEMENT_TYPE,
         "subject": [_named(file_of(variant), Digest.parse(variant.digest)) for variant in draft.variants],
@@ -48,8 +48,8 @@ def provenance(draft: ReleaseManifest, steps: Sequence[Step], *, builder: str = 
                 "resolvedDependencies": _dependencies(draft, steps),
             },
             "runDetails": {
-                "builder": {"id": builder, "version": {"drupelet": __version__}},
-                "metadata": _times(steps),
+                "builder": {"id": builder.id, "version": {"drupelet": __version__}},
+                "metadata": {**_times(steps), **({"invocationId": builder.run} if builder.run else {})},
                 "byproducts": _byproducts(draft),
             },
         },
