@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from drupelet.ci.lint import FILE_BYTES_MAX, github, lint_bytes
 from drupelet.cli.main import main
+from drupelet.cli.output import plain
 from drupelet.core.errors import BadInput
 from drupelet.forge.recipe import parse_recipe
 from drupelet.wire.codec import encode_canonical
@@ -174,6 +178,51 @@ def test_what_a_file_says_cannot_become_a_command_of_github() -> None:
     assert github(found).startswith("::error file=a%2Cb.toml,line=1,")
 
 
+STRANGE = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["\ud800", "\x00", "("]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["kind", "alpha", "", "x"]), inner),
+    max_leaves=6,
+)
+DOCUMENTS = {
+    "recipe.toml": tomllib.loads(GOOD),
+    "policy.toml": tomllib.loads(POLICY),
+    "manifest.json": json.loads(encode_canonical(manifest())),
+}
+
+
+def ways(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every way into a document."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [(*way, key) for key, _ in inner] + [found for key, one in inner for found in ways(one, (*way, key))]
+
+
+@settings(deadline=None)  # a busy machine is no mistake
+@given(st.data(), st.sampled_from(list(DOCUMENTS)))
+def test_no_document_surprises_the_linter(data: st.DataObject, name: str) -> None:
+    document = json.loads(json.dumps(DOCUMENTS[name]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        way = data.draw(st.sampled_from(ways(document) or [()]))
+        inside = document
+        for part in way[:-1]:
+            inside = inside[part]
+        if way:
+            inside[way[-1]] = data.draw(STRANGE)
+    text = json.dumps(document)
+    for finding in lint_bytes(text.encode(), path=Path(name).with_suffix(".json")):
+        assert plain(finding.text()).encode()
+
+
+def test_a_document_that_is_deeper_than_anything_of_ours() -> None:
+    deep = "[" * 900 + "]" * 900
+    found = lint_bytes(f'{{"format": "drupelet.manifest/1", "x": {deep}}}'.encode(), path=Path("manifest.json"))
+    assert any(one.what.startswith(("nested too deeply", "not JSON", "unknown key 'x'")) for one in found)
+
+
 # --- schemas ---------------------------------------------------------------------------------------------------------
 
 
@@ -197,8 +246,6 @@ def schema(capsys: pytest.CaptureFixture[str], kind: str) -> dict[str, Any]:
     ],
 )
 def test_a_schema_takes_what_the_linter_takes(capsys: pytest.CaptureFixture[str], kind: str, file: str) -> None:
-    import tomllib
-
     document = tomllib.loads((ROOT / file).read_text())
     jsonschema.validate(document, made := schema(capsys, kind))
     with pytest.raises(jsonschema.ValidationError, match="Additional properties"):

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drupelet.wire.manifest import ReleaseManifest
@@ -80,6 +80,7 @@ def test_everything_in_a_toml_file_is_found() -> None:
         assert at(TOML, *found[path]).startswith(begins), path
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=4)
                     | st.dictionaries(st.text(max_size=5), inner, max_size=4), max_leaves=20),
        st.sampled_from([None, 1]))  # fmt: skip
@@ -87,6 +88,7 @@ def test_everything_in_a_json_file_is_found(value: Any, indent: int | None) -> N
     assert set(json_places(json.dumps(value, indent=indent))) == paths(value)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="[]{}=,.\"'#\\ \nab1", max_size=60))
 def test_any_text_at_all_ends(text: str) -> None:
     assert all(place.line >= 1 for place in (*toml_places(text).values(), *json_places(text).values()))

@@ -103,7 +103,11 @@ def lint_bytes(data: bytes, *, path: Path) -> list[Finding]:
         return [_finding(path, "it does not say what it is", fix=f"begin it with a format, one of {known}")]
     places = json_places(text) if as_json else toml_places(text)
     findings = []
-    for problem in mistakes(kind, document, data):
+    try:
+        found = mistakes(kind, document, data)
+    except RecursionError:
+        return [_finding(path, "nested too deeply")]
+    for problem in found:
         level = Level.WARNING if problem.unknown and kind.tolerant else Level.ERROR
         place = place_of(places, problem.path)
         findings.append(_finding(path, problem.what, at=place, fix=problem.fix, level=level, kind=kind.name))

@@ -67,17 +67,19 @@ def problems(value: Any, kind: Any, *, path: Path = (), hook: Hook | None = None
         except msgspec.ValidationError as error:
             said = in_words(error)
             yield Problem(path=path, what=f"{written(path)}: {said}" if path else said)
+        except UnicodeEncodeError:
+            yield Problem(path=path, what=f"{written(path)}: half a character, which is no text")  # JSON's "\ud800"
 
 
 def _without(value: Any, unknown: list[Path]) -> Any:
     """Return a document without the keys that have been complained of already."""
     if not unknown:
         return value
-    copied = copy.deepcopy(value)
+    copied = copy.copy(value)
     for path in unknown:
         table = copied
         for part in path[:-1]:
-            table = table[part]
+            table[part] = table = copy.copy(table[part])
         del table[path[-1]]
     return copied
 
