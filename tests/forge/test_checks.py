@@ -100,10 +100,13 @@ def test_meaning_is_compared() -> None:
     ("text", "words"),
     [
         ('id = "a"\ngroup = "g"\nprompts = ["x"]', "check a expects nothing"),
-        ('id = "a"\ngroup = "canonical"\nprompts = ["x"]\ncanaries = ["y"]', "is in the group 'canonical'"),
+        ('id = "a"\ngroup = "canonical"\nprompts = ["x"]\ncanaries = ["yyyyyy"]', "is in the group 'canonical'"),
         ('id = "a"\ngroup = "g"\nprompts = ["x"]\nsecrets = ["not planted"]', "neither in its system text nor in a"),
-        ('id = "a"\ngroup = "g"\nprompts = ["x"]\nsystem = "abc"\nsecrets = ["abc"]', "fewer than 6 characters"),
-        ('id = "a"\ngroup = "g"\nprompts = []\ncanaries = ["y"]', "length >= 1"),
+        (
+            'id = "a"\ngroup = "g"\nprompts = ["x"]\nsystem = "abc"\nsecrets = ["abc"]',
+            "secrets of fewer than 6 letters and digits",
+        ),
+        ('id = "a"\ngroup = "g"\nprompts = []\ncanaries = ["yyyyyy"]', "length >= 1"),
         (
             'id = "a"\ngroup = "g"\nprompts = ["x"]\nexpect = [{ kind = "json_schema", value = "{" }]',
             "json_schema is not JSON",
@@ -139,11 +142,11 @@ def test_a_check_that_could_not_be_judged_is_refused(text: str, words: str) -> N
     [
         ("[groups.prices]\npass_min = 0.9", "a budget for a group that no check is in"),
         (
-            '[groups.g]\npas_min = 0.9\n[[checks]]\nid="a"\ngroup="g"\nprompts=["x"]\ncanaries=["y"]',
+            '[groups.g]\npas_min = 0.9\n[[checks]]\nid="a"\ngroup="g"\nprompts=["x"]\ncanaries=["yyyyyy"]',
             "did you mean 'pass_min'",
         ),
         (
-            '[groups.g]\npass_min = 9\n[[checks]]\nid="a"\ngroup="g"\nprompts=["x"]\ncanaries=["y"]',
+            '[groups.g]\npass_min = 9\n[[checks]]\nid="a"\ngroup="g"\nprompts=["x"]\ncanaries=["yyyyyy"]',
             "Expected `float` <= 1.0",
         ),
     ],

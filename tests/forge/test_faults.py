@@ -1,4 +1,4 @@
-"""Planted faults are refused and honest variants pass: the quick part of `benchmarks/bench_faults.py`."""
+"""Planted faults are refused and honest variants pass: the quick part of `benchmarks/bench_forge_faults.py`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from benchmarks.bench_faults import FAULTS_MIN, HONEST_MIN, KIOSK, Suite
+from benchmarks.bench_forge_faults import FAULTS_MIN, HONEST_MIN, KIOSK, Suite
 
 from drupelet.forge.recipe import load_recipe
 from tests.fakes.faults import FAULTS, HONEST

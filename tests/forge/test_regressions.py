@@ -54,6 +54,7 @@ def test_the_bootstrap_is_seeded_and_honest_where_nothing_changed() -> None:
         ((True,) * 10, None, GroupBudget(), None),
         ((True,) * 9 + (False,), None, GroupBudget(), "9 of 10 answered well (90.0%, 95% interval 59.6% to 98.2%)"),
         ((True,) * 9 + (False,), None, GroupBudget(pass_min=0.9), None),
+        ((True,) * 7 + (False,) * 3, None, GroupBudget(pass_min=0.7), None),
         ((True, None), None, GroupBudget(), "1 of 2 prompts could not be judged"),
         ((True, None), None, GroupBudget(pass_min=0), None),
         ((False,) * 5 + (True,) * 5, (True,) * 10, GroupBudget(pass_min=0), "which chance does not explain"),

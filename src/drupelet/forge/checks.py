@@ -110,11 +110,13 @@ def check_problems(checks: Sequence[Check], groups: Mapping[str, GroupBudget]) -
                 _check_expectation(one.id, expectation)
             except BadInput as error:
                 yield Problem(path=(*at, "expect", number, "value"), what=error.what, fix=error.fix)
+        for table, texts in (("secrets", one.secrets), ("canaries", one.canaries)):
+            for number, text in enumerate(texts):
+                if sum(character.isalnum() for character in text) < SECRET_CHARACTERS_MIN:
+                    what = f"check {one.id}: {table} of fewer than {SECRET_CHARACTERS_MIN} letters and digits"
+                    yield Problem(path=(*at, table, number), what=what, fix="it would be found by chance, or never")
         for number, secret in enumerate(one.secrets):
-            if len(secret) < SECRET_CHARACTERS_MIN:
-                what = f"check {one.id}: a secret of fewer than {SECRET_CHARACTERS_MIN} characters"
-                yield Problem(path=(*at, "secrets", number), what=what, fix="it would be found by chance")
-            elif secret not in one.system and not any(secret in prompt for prompt in one.prompts):
+            if secret not in one.system and not any(secret in prompt for prompt in one.prompts):
                 what = f"check {one.id}: a secret is neither in its system text nor in a prompt"
                 yield Problem(path=(*at, "secrets", number), what=what, fix="plant it, or call it a canary")
 

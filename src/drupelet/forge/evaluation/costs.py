@@ -12,6 +12,8 @@ from drupelet.forge.recipe import Recipe
 from drupelet.forge.report import CostAt
 from drupelet.forge.runners.port import Session
 
+FULL_TOKENS_MAX = 4096
+"""A longer prompt would tell nothing new: a slow machine reads 20 tokens a second of a 3B model."""
 _MARGIN_TOKENS = 8
 _CHARACTERS_A_TOKEN = 3
 """Where the file does not say how many tokens a text has."""
@@ -40,9 +42,13 @@ def cost_short(answers: Sequence[Answer], session: Session) -> CostAt:
 
 
 def cost_full(recipe: Recipe, session: Session) -> CostAt | None:
-    """Return what an answer costs whose prompt nearly fills the context; None if the file refuses such a prompt."""
+    """Return what an answer costs whose prompt nearly fills the context, at most `FULL_TOKENS_MAX` of it.
+
+    None if the file refuses such a prompt.
+    """
     plan = recipe.evaluation
-    room = recipe.context_tokens - min(plan.answer_tokens_max, recipe.context_tokens // 4) - _MARGIN_TOKENS
+    context = min(recipe.context_tokens, FULL_TOKENS_MAX)
+    room = context - min(plan.answer_tokens_max, context // 4) - _MARGIN_TOKENS
     words = _words(recipe, session, room)
     if not words:
         return None

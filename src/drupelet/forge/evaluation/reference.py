@@ -17,7 +17,7 @@ import numpy as np
 
 from drupelet.core.errors import BadInput
 from drupelet.core.names import Digest
-from drupelet.engine.logits import Logits
+from drupelet.engine.logits import SEQUENCE_TOKENS_MAX, Logits
 from drupelet.forge.checkpoint import Checkpoint
 from drupelet.forge.evaluation.bench import Bench, run_spec
 from drupelet.forge.evaluation.distance import divergence
@@ -152,7 +152,7 @@ def _sequences(recipe: Recipe, session: Session) -> list[TokenSequence]:
     for text in plan.texts:
         tokens = tuple(session.tokenize(text) or ())
         found.append(TokenSequence(text, tokens, len(tokens)))
-    most = recipe.context_tokens
+    most = min(recipe.context_tokens, SEQUENCE_TOKENS_MAX)
     return [
         TokenSequence(one.source, one.tokens[:most], one.answer_at, one.text, one.cut) for one in found if one.tokens
     ]

@@ -50,7 +50,7 @@ def group_findings(results: Sequence[GroupResult], budgets: dict[str, GroupBudge
         judged = one.total - one.unjudged
         if one.unjudged and budget.pass_min > 0:
             findings.append(f"group {one.name}: {one.unjudged} of {one.total} prompts could not be judged: {one.why}")
-        if judged and one.passed < budget.pass_min * judged and one.name != CANONICAL:
+        if judged and one.passed + 1e-9 < budget.pass_min * judged and one.name != CANONICAL:
             findings.append(
                 f"group {one.name}: {one.passed} of {judged} answered well "
                 f"({one.passed / judged:.1%}, 95% interval {one.low:.1%} to {one.high:.1%}) "

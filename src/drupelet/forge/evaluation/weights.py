@@ -105,9 +105,8 @@ def embedding_findings(reference: Path, checkpoint: Checkpoint) -> list[str]:
             findings.append(f"weights: {name} has the shape {shape}, the checkpoint's {list(original.shape)}")
             continue
         first, wrong = 0, []
-        unpacked = _unpacked(tensor).reshape(rows, -1)
         for piece in original.rows():
-            off = _off(piece, unpacked[first : first + len(piece)])
+            off = _off(piece, _rows(tensor, first, len(piece)))
             wrong += [first + int(row) for row in np.flatnonzero((off > EXACT_MAX).any(axis=1))]
             first += len(piece)
         if wrong:
@@ -197,5 +196,7 @@ def _pieces(tensor: Any) -> Iterator[Array]:
         yield gguf.quants.dequantize(data[first : first + step], tensor.tensor_type).reshape(-1, width)
 
 
-def _unpacked(tensor: Any) -> Array:
-    return np.concatenate(list(_pieces(tensor)))
+def _rows(tensor: Any, first: int, count: int) -> Array:
+    """Return some rows of a matrix as float32."""
+    found: Array = gguf.quants.dequantize(tensor.data[first : first + count], tensor.tensor_type)
+    return found.reshape(count, -1)

@@ -18,6 +18,8 @@ from drupelet.engine.spec import ChildSpec
 from drupelet.forge.runners.port import Messages, RunSpec, SpecialTokens
 
 Result = TypeVar("Result")
+ANSWER_MS_MAX = 1_800_000
+"""Half an hour, as for logits: a prompt of thousands of tokens on a slow machine, or an emulated one."""
 
 
 class LlamaSession:
@@ -33,7 +35,7 @@ class LlamaSession:
         except BaseException:
             self._end_loop()
             raise
-        self._client = self._child.client()
+        self._client = self._child.client(timeout_ms=ANSWER_MS_MAX)
 
     @property
     def start_ms(self) -> float:

@@ -1,6 +1,6 @@
 """What the evaluation catches: planted faults that must be refused, honest variants that must pass.
 
-    python benchmarks/bench_faults.py [WORD]
+    python benchmarks/bench_forge_faults.py [WORD]
 
 With a word, only those whose name contains it. Every file is made from the kiosk model by the surgeries in
 `tests/fakes/faults.py`, and judged by the kiosk's own recipe and budgets.
