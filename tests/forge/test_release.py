@@ -18,6 +18,7 @@ from drupelet.forge.checkpoint import open_checkpoint
 from drupelet.forge.convert import Wanted, convert
 from drupelet.wire.codec import decode
 from drupelet.wire.manifest import ReleaseManifest
+from tests.fakes.tiny_models import write_tiny_model
 from tests.forge.conftest import KIOSK
 
 RECIPE, CHECKPOINT = str(KIOSK / "recipe.toml"), KIOSK / "1.1"
@@ -116,6 +117,18 @@ def test_identity_layers_change_nothing(tmp_path: Path) -> None:
 def test_what_the_command_says(arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("forge", *arguments) == code
     assert words in capsys.readouterr().err
+
+
+def test_check_opens_the_tokenizer_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_tiny_model(tmp_path / "c", "qwen2")
+    with pytest.raises(SystemExit):
+        main(["forge", "check", str(folder)])
+    assert "a tokenizer of 512 tokens: byte-level BPE, cut like qwen2" in capsys.readouterr().err
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(SystemExit) as ended:
+        main(["forge", "check", str(folder)])
+    assert ended.value.code == 2
+    assert "tokenizer.json: it has no model" in capsys.readouterr().err
 
 
 def test_a_weight_that_is_no_number_is_found_by_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ ARCHITECTURES: Mapping[str, type[AnyDecoder]] = {
     name: kind for kind in (Llama, Qwen2, Qwen3, Gemma, Gemma2, Gemma3, Gemma3Text, Phi2, Phi3) for name in kind.NAMES
 }
 """Name in `config.json` -> what the converter knows of it."""
-TOOLCHAIN = "convert it with the llama.cpp toolchain, see `drupelet forge toolchain --help`"
+TOOLCHAIN = 'set converter = "toolchain" in the recipe and run: drupelet forge toolchain build'
 
 
 def open_decoder(name: str, fields: Mapping[str, Any], *, where: str) -> AnyDecoder:
