@@ -90,9 +90,18 @@ def test_an_interrupted_build_ends_its_compiler_and_is_not_ready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = _tool(tmp_path, monkeypatch, stop_after=3)
+    # Whoever runs the tests in a shell's background has SIGINT ignored for them, and for the child.
+    heeded = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     code = f"LlamaCpp(source=source_of({tool.source.sha256!r}), archive=Path(sys.argv[1]), python=Path(sys.argv[2]))"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{RUN}{code}.build(Path(sys.argv[3]))", str(tool.archive), str(tool.python), tmp_path],
+        [
+            sys.executable,
+            "-c",
+            f"{heeded}{RUN}{code}.build(Path(sys.argv[3]))",
+            str(tool.archive),
+            str(tool.python),
+            tmp_path,
+        ],
         stderr=subprocess.DEVNULL,
     )
     stopped = "llama.cpp-native-*/tree/stopped"
