@@ -20,6 +20,7 @@ from drupelet.wire.control import PromptResult, TrialReport
 from drupelet.wire.device_api import Hardware
 from drupelet.wire.manifest import Budgets, Requires, ThermalProfile
 from drupelet.wire.orders import Condemned, Crossover
+from drupelet.wire.runtime import Serves
 from tests.agent.states import manifest_digest, order, resting
 from tests.wire import examples
 
@@ -55,6 +56,7 @@ def test_a_fitting_release_goes_to_the_slot_that_does_not_serve() -> None:
         ({"windows": (Daily(120, 300),), "minute": 400}, e.Delayed, Reason.OUTSIDE_WINDOW),
         ({"hardware": msgspec.structs.replace(HARDWARE, memory_bytes=1000)}, e.Refused, Reason.NO_MEMORY),
         ({"runtime": "0.0.9"}, e.Refused, Reason.RUNTIME_TOO_OLD),
+        ({"serves": Serves(models_min={"kiosk": "9.0"})}, e.Refused, Reason.RELEASE_TOO_OLD),
     ],
 )
 def test_what_preflight_waits_for_and_what_it_refuses(changed: dict[str, object], kind: type, reason: Reason) -> None:

@@ -8,6 +8,7 @@ import pytest
 from drupelet.core.states import Mode, RolloutState
 from drupelet.fleet.errors import NothingToDo, NoVariant, WrongState
 from drupelet.fleet.machine import Event
+from drupelet.wire.manifest import Requires
 from tests.fleet.world import World
 from tests.wire.examples import manifest
 
@@ -175,3 +176,9 @@ def test_a_variant_no_device_can_run_is_refused_before_it_starts(lab: World) -> 
         lab.start(release)
     assert "narrow the selector" in refused.value.fix
     assert lab.start(lab.release("1.3", variants=(onnx, plain))) > 0
+
+
+def test_a_release_for_a_newer_runtime_is_refused_before_it_starts(lab: World) -> None:
+    release = lab.release("1.2", requires=Requires(runtime_min="9.0"))
+    with pytest.raises(NoVariant, match=r"lab-1.* needs drupelet 9\.0, this is 0\.1\.0"):
+        lab.start(release)

@@ -100,7 +100,7 @@ def build_deb(
     package = out / f"drupelet_{deb_version(suite)}_{target.arch}.deb"
     progress(f"packing {package.name}")
     run(
-        ["dpkg-deb", "--root-owner-group", "-Zxz", "--threads-max=1", "--build", tree, package],
+        ["dpkg-deb", "--root-owner-group", "-Zxz", "-z3", "--threads-max=1", "--build", tree, package],
         log=out / f"{package.name}.log",
         doing=f"packing {package.name}",
         environment={**os.environ, "SOURCE_DATE_EPOCH": str(epoch_s)},
