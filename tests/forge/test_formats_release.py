@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.formats, pytest.mark.timeout(3600)]
 KL_MAX = {"int4": 0.05, "int8": 0.005, "f32": 0.0001, "f16": 0.0001}
 """Nats a token. What is not quantized shows that nothing else was changed either."""
 VARIANTS = [
-    ("onnx", "int4"), ("onnx", "f32"), ("litert", "int8"), ("litert", "int4"), ("openvino", "int8"),
+    ("onnx", "int4"), ("onnx", "f32"), ("litert", "int8"), ("litert", "int4"), ("litert", "f32"), ("openvino", "int8"),
     ("openvino", "int4"), ("openvino", "f16"),
 ]  # fmt: skip
 

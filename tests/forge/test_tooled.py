@@ -9,10 +9,12 @@ from pathlib import Path
 import jinja2
 import pytest
 
+from drupelet.core.names import variant_name
 from drupelet.durable import DiskFull, PosixDisk
 from drupelet.engine.spec import EngineAnswered, EngineUnreachable, StartFailed
 from drupelet.forge.bundle import unpack, write_bundle
 from drupelet.forge.checkpoint import open_checkpoint
+from drupelet.forge.convert import Wanted, convert
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.port import Artifact
 from drupelet.forge.formats.staging import shipped
@@ -97,6 +99,19 @@ def test_missing_tools_are_said_before_anything_is_made(
             open_checkpoint(tiny), tmp_path / "out" / "a", quantization=FORMATS[name].quantizations[0],
             model_name="tiny", disk=PosixDisk(), progress=lambda *_: None,
         )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_tools_are_said_before_another_variant_is_made(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DRUPELET_CACHE", str(tmp_path / "empty"))
+    wanted = [
+        Wanted(name=variant_name("q8"), quantization="q8_0"),
+        Wanted(name=variant_name("ir"), quantization="int8", file_format="openvino"),
+    ]
+    with pytest.raises(ToolMissing, match="drupelet forge toolchain build openvino"):
+        convert(open_checkpoint(tiny), wanted, tmp_path / "out", model_name="tiny", disk=PosixDisk())
     assert not (tmp_path / "out").exists()
 
 

@@ -14,6 +14,7 @@ from drupelet.forge.errors import CheckpointBad
 from drupelet.forge.formats import FORMATS
 from drupelet.forge.formats.kinds import size_bytes
 from drupelet.forge.formats.port import Artifact, Format, Progress
+from drupelet.forge.formats.tooled import ToolFormat
 from drupelet.forge.imports import importer_of
 
 CONVERTER = "drupelet embedded"
@@ -68,6 +69,9 @@ def convert(
     """
     needed = 0
     for one in wanted:
+        writer = formats.get(one.file_format)
+        if isinstance(writer, ToolFormat) and not one.file:
+            writer.require()
         # Known before hours of work, not after; a small model's embedding weighs more, hence the tenth.
         needed += size_bytes(checkpoint.parameters, one.quantization) * 11 // 10
         if (given := _file_of(one, checkpoint, files)) is not None and given.is_file():

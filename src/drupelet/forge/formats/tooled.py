@@ -59,6 +59,10 @@ class ToolFormat:
             hashing.update(f"{pin}\n".encode())
         return Digest.of_hex(hashing.hexdigest())
 
+    def require(self) -> None:
+        """Raise `ToolMissing` unless the tools are installed: asked before anything is made."""
+        self.venv.python(cache_folder())
+
     def write(
         self, checkpoint: Checkpoint, out: Path, *, quantization: str, model_name: str, disk: Disk, progress: Progress
     ) -> Artifact:
