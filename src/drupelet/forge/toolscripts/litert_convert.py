@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-RECIPES = {"int8": "dynamic_wi8_afp32", "int4": "dynamic_wi4b32_afp32", "f32": None}
+RECIPES = {"int8": "dynamic_wi8_afp32", "int4": "dynamic_wi4b32_afp32", "f32": "none"}
 PREFILL_TOKENS = (1, 8, 32, 128)
 """Prompts are read in pieces of these lengths."""
 CONTEXT_MAX = 4096
