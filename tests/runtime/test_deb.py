@@ -51,9 +51,9 @@ class System:
         return cls(root)
 
     def command(self, *arguments: str) -> list[str]:
-        """Return what runs a command in the system, with /proc."""
-        inside = f"--mount-proc={self.root}/proc"
-        return ["unshare", "--mount", "--pid", "--fork", "--kill-child", inside, "chroot", str(self.root), *arguments]
+        """Return what runs a command in the system, with /proc: one process, which a signal reaches."""
+        inside = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+        return ["unshare", "--mount", "sh", "-c", inside, str(self.root), *arguments]
 
     def run(self, *arguments: str) -> str:
         """Run a command and return what it printed."""
