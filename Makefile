@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help demo test check fix bench bench-forge toolchain-test formats-test azure-test golden-convert servers image image-test deb deb-test sim clean
+.PHONY: help demo test formats-test toolchain-test azure-test check fix bench bench-forge golden-convert soak servers image \
+	image-test deb deb-test sim clean
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
@@ -53,6 +54,10 @@ azure-test: $(VENV)/.installed  ## Depots in Azure's blob service, against Micro
 
 golden-convert: $(VENV)/.installed  ## Remake what converted models are compared with (needs the toolchain; when a tiny model changes)
 	@$(BIN)/python scripts/golden_convert.py $(ARGS)
+
+soak: $(VENV)/.installed  ## Fuzz the readers of foreign model files, ten minutes each
+	@$(BIN)/python -m tests.forge.fuzz_gguf --seconds 600
+	@$(BIN)/python -m tests.forge.fuzz_tokenizer --seconds 600
 
 bench-forge: $(VENV)/.installed  ## The forge at full size against llama.cpp's own tools; needs `make toolchain-test` once
 	@$(BIN)/python -m benchmarks forge faults publish
