@@ -19,7 +19,7 @@ from drupelet.forge.errors import NoRuntime, PackageBad
 from drupelet.forge.publish import publish
 from drupelet.forge.runtime.base import NoEmulation, build_base, require_emulation
 from drupelet.forge.runtime.bom import bill, debian_packages
-from drupelet.forge.runtime.image import build_image, read_image, write_context
+from drupelet.forge.runtime.image import build_image, order_platforms, read_image, write_context
 from drupelet.forge.runtime.payload import Payload, Program, Wheel, requirements
 from drupelet.forge.runtime.vouching import describe, open_built
 from drupelet.forge.toolchain.servers import TARGETS
@@ -55,8 +55,8 @@ def a_payload(folder: Path, arch: str = "arm64") -> Payload:
     )
 
 
-def a_built_image(folder: Path) -> Path:
-    """Write what `drupelet forge image` leaves: a layout of two platforms, bills, the manifest."""
+def a_built_image(folder: Path, *, order: tuple[str, ...] = ("amd64", "arm64")) -> Path:
+    """Write what `drupelet forge image` leaves: a layout of two platforms in this order, bills, the manifest."""
     blobs = folder / "oci" / "blobs" / "sha256"
     blobs.mkdir(parents=True)
 
@@ -70,7 +70,7 @@ def a_built_image(folder: Path) -> Path:
         return {"schemaVersion": 2, "mediaType": f"application/vnd.oci.{kind}", **value}
 
     entries = []
-    for arch in ("amd64", "arm64"):
+    for arch in order:
         config = put({"architecture": arch, "os": "linux"}, "image.config.v1+json")
         manifest = oci("image.manifest.v1+json", {"config": config, "layers": [put(b"layer of " + arch.encode())]})
         entries.append({**put(manifest, "image.manifest.v1+json"), "platform": {"os": "linux", "architecture": arch}})
@@ -82,6 +82,18 @@ def a_built_image(folder: Path) -> Path:
     payloads = [a_payload(folder, arch) for arch in TARGETS]
     (folder / "runtime.json").write_bytes(describe(read_image(folder / "oci"), payloads, boms, created_at_ms=0))
     return folder
+
+
+def test_an_image_is_the_same_whichever_platform_was_ready_first(tmp_path: Path) -> None:
+    found = []
+    for order in (("amd64", "arm64"), ("arm64", "amd64")):
+        layout = a_built_image(tmp_path / "-".join(order), order=order) / "oci"
+        order_platforms(layout)
+        image = read_image(layout)
+        found.append((image.index, [one.digest for one in image.platforms]))
+        order_platforms(layout)
+        assert read_image(layout) == image, "doing it twice changes nothing"
+    assert found[0] == found[1]
 
 
 def test_the_device_gets_its_own_requirements_and_its_own_llama_server() -> None:

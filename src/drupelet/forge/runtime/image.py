@@ -11,6 +11,7 @@ Every time in it is `epoch_s`; layers are packed by buildah in the order of name
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -152,7 +153,27 @@ def build_image(
     finally:
         # The layers are in the layout now; a half-built image is nobody's.
         run([*buildah, "rmi", "--all", "--force"], log=log, doing="removing buildah's copies", environment=environment)
+    order_platforms(layout)
     return read_image(layout)
+
+
+def order_platforms(layout: Path) -> None:
+    """Write the layout's index anew with its platforms in the order of names.
+
+    buildah lists them in the order in which their parallel builds ended, so the same images had another digest.
+    """
+    top_path = layout / "index.json"
+    top = json.loads(PosixDisk().read(top_path, bytes_max=_INDEX_BYTES_MAX))
+    before = _blob(layout, Digest.parse(top["manifests"][0]["digest"]))
+    index = json.loads(PosixDisk().read(before, bytes_max=_INDEX_BYTES_MAX))
+    index["manifests"].sort(key=lambda one: (one["platform"]["os"], one["platform"]["architecture"]))
+    data = json.dumps(index, separators=(",", ":")).encode()
+    digest = Digest.of_hex(hashlib.sha256(data).hexdigest())
+    top["manifests"][0] |= {"digest": digest.text, "size": len(data)}
+    _blob(layout, digest).write_bytes(data)
+    top_path.write_text(json.dumps(top))
+    if before != _blob(layout, digest):
+        before.unlink()
 
 
 def read_image(layout: Path) -> Image:
