@@ -138,7 +138,7 @@ def in_words(field: str, value: Any) -> str:
     if field == "created_at_ms":
         return datetime.fromtimestamp(value / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
     if (isinstance(value, int) and field.endswith("bytes")) or field.endswith("bytes_max"):
-        return f"{value / _MIB:.1f} MiB"
+        return f"{value / _MIB:.1f} MiB" if value >= _MIB else f"{value / 1024:.1f} KiB"
     if isinstance(value, float):
         return f"{value:.5g}"
     if isinstance(value, list):
@@ -158,6 +158,6 @@ def by_how_much(change: Change) -> str:
     if change.after is None:
         return "removed"
     both = (change.before, change.after)
-    if change.field.endswith("_ms") or any(isinstance(v, bool) or not isinstance(v, int | float) for v in both):
+    if change.name.endswith("_at_ms") or any(isinstance(v, bool) or not isinstance(v, int | float) for v in both):
         return ""
     return f"{(change.after - change.before) / change.before:+.1%}" if change.before else ""
