@@ -15,9 +15,9 @@ from drupelet.cli.output import say
 from drupelet.core.errors import BadInput, DrupeletError
 
 NOUNS = {
-    "agent": "The device's update agent: run, status, history, rollback, install.",
+    "agent": "The device's update agent: run, status, why, history, rollback, hold, install.",
     "ci": "A pipeline for your repository: GitHub, GitLab or Jenkins.",
-    "depot": "Where artifacts lie: serve a folder over HTTP.",
+    "depot": "Where artifacts lie: serve, push, pull, copy, check, collect.",
     "device": "Devices of the fleet: list, approve, why, label, remove.",
     "fleet": "The fleet server: run it, make tokens, migrate its store.",
     "forge": "From a checkpoint to a signed, published release.",
