@@ -193,6 +193,8 @@ def test_ctrl_c_at_the_passphrase_makes_no_keys(tmp_path: Path) -> None:
         [*DRUPELET, "keys", "init", str(tmp_path / "keys"), "--family", "kiosk"],
         stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
         env={name: value for name, value in os.environ.items() if name != "DRUPELET_PASSPHRASE"},
+        # Whoever runs the tests in a shell's background has SIGINT ignored for them, and for the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:  # fmt: skip
         try:
             os.close(theirs)
