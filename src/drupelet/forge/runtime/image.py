@@ -5,7 +5,8 @@
     OUT/bom-<arch>.cdx.json                                     what is inside
     OUT/runtime.json                                            the manifest to sign
 
-Every time in it is `epoch_s`; layers are packed by buildah in the order of names. The same inputs give the same digest.
+Every time in it is `epoch_s`; layers are packed by buildah in the order of names. The same inputs,
+the compiled llama-servers among them, give the same digest.
 """
 
 from __future__ import annotations
